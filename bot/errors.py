@@ -102,7 +102,7 @@ class CloudUnreachable(CloudError):
 
 
 class CloudLost(CloudError):
-    """The request may have arrived (time-out, connection lost, 5xx, unreadable answer); `request_id` if one was seen."""
+    """The request may have arrived (time-out, connection lost, 5xx, unreadable answer); `request_id` if seen."""
 
     def __init__(self, why: str, *, request_id: str | None = None) -> None:
         super().__init__(why)

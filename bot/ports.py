@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from bot.model import Actor, Counts, Instance, Intent, Job, Notice, Receipt, Step, Target, TaskState
+from bot.audit import Entry
+from bot.model import (
+    Actor,
+    Counts,
+    Delivery,
+    Intent,
+    Job,
+    Notice,
+    Post,
+    Receipt,
+    Step,
+    Target,
+    TaskState,
+)
+from bot.proposals import Proposal
 
 
 class CloudReads(Protocol):
@@ -71,7 +86,91 @@ class People(Protocol):
         ...
 
 
-class Instances(Protocol):
-    """The instances that the policy folder names."""
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of one proposal, as it is written: all of it or nothing.
 
-    def __getitem__(self, name: str) -> Instance: ...
+    `before` is None for a new proposal. `handled` names the delivery that this step answers.
+    """
+
+    before: Proposal | None
+    after: Proposal
+    entries: tuple[Entry, ...]
+    posts: tuple[Post, ...] = ()
+    handled: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """Where a proposal shows: its root card and the button message in the card's thread (None: not posted yet)."""
+
+    channel: str | None = None
+    card: str | None = None
+    buttons: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A post that has not been delivered yet, and how often that was tried."""
+
+    post_id: int
+    post: Post
+    attempts: int
+
+
+class Store(Protocol):
+    """What is kept. Every method may raise `StoreUnavailable`; then nothing was written."""
+
+    async def receive(self, delivery: Delivery) -> bool:
+        """Writes a delivery down. False: its key was seen before, and nothing was written."""
+        ...
+
+    async def save(self, transition: Transition) -> bool:
+        """A compare-and-set with its entries and posts. False: somebody was faster, and nothing was written."""
+        ...
+
+    async def record(
+        self, *, entries: Sequence[Entry] = (), posts: Sequence[Post] = (), handled: str | None = None
+    ) -> None:
+        """Writes what concerns no proposal's state: refusals, reads, lines in a thread."""
+        ...
+
+    async def fetch_open_deliveries(self) -> tuple[Delivery, ...]:
+        """Deliveries that nothing has answered yet, oldest first (at most 500)."""
+        ...
+
+    async def fetch_proposal(self, proposal_id: str) -> Proposal | None: ...
+
+    async def fetch_proposal_of(self, offer_id: str) -> Proposal | None:
+        """The proposal that this offer was made for, also when a newer offer stands."""
+        ...
+
+    async def fetch_pending(self, operation: str, target: Target, params: frozenset[str]) -> Proposal | None:
+        """The one proposal of this kind that waits to be carried out."""
+        ...
+
+    async def fetch_work(self, now: datetime) -> tuple[str, ...]:
+        """The ids of proposals that have something to do without anybody's click (at most 500)."""
+        ...
+
+    async def fetch_owed(self) -> tuple[Owed, ...]:
+        """Posts not delivered yet, in the order of writing (at most 500)."""
+        ...
+
+    async def settle(self, post_ids: Sequence[int], *, failure: str | None = None) -> None:
+        """Marks posts as delivered, or as given up with a reason."""
+        ...
+
+    async def count_attempt(self, post_id: int) -> None: ...
+
+    async def fetch_surface(self, proposal_id: str) -> Surface: ...
+
+    async def save_surface(self, proposal_id: str, surface: Surface) -> None: ...
+
+
+class Notifier(Protocol):
+    """Delivers what is owed; it reads it from the store."""
+
+    def wake(self) -> None:
+        """Something new is owed."""
+        ...

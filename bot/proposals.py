@@ -39,6 +39,7 @@ PENDING = frozenset({State.OFFERED, State.APPROVED})
 class CallAnswer(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    THROTTLED = "throttled"
     NOT_SENT = "not_sent"
     LOST = "lost"
 
@@ -86,7 +87,7 @@ class Proposal:
 
     @property
     def current_call(self) -> Call | None:
-        """The attempt that is under way or whose answer was lost."""
+        """The last attempt at the step that is not done yet."""
         last = self.calls[-1] if self.calls else None
         return last if last and last.step == self.steps_done else None
 
@@ -133,6 +134,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Deferred:
+    """The attempt changed nothing (not sent, or throttled): another one may follow."""
+
+    answer: CallAnswer
+    detail: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The attempt's answer was lost: it may have arrived."""
 
@@ -157,8 +167,17 @@ class Ended:
     detail: str | None = None
 
 
-Answer = Offered | Confirmed | Called | Accepted | Lost | Progress | Ended
-ANSWERS: tuple[type[Answer], ...] = (Offered, Confirmed, Called, Accepted, Lost, Progress, Ended)
+Answer = Offered | Confirmed | Called | Accepted | Deferred | Lost | Progress | Ended
+ANSWERS: tuple[type[Answer], ...] = (
+    Offered,
+    Confirmed,
+    Called,
+    Accepted,
+    Deferred,
+    Lost,
+    Progress,
+    Ended,
+)
 
 TABLE: Mapping[tuple[State, type[Answer]], frozenset[State]] = {
     (State.RECEIVED, Offered): frozenset({State.OFFERED}),
@@ -171,6 +190,7 @@ TABLE: Mapping[tuple[State, type[Answer]], frozenset[State]] = {
     (State.APPROVED, Ended): frozenset({State.FINISHED}),
     (State.CALLING, Called): frozenset({State.CALLING}),
     (State.CALLING, Accepted): frozenset({State.CALLING, State.FOLLOWING}),
+    (State.CALLING, Deferred): frozenset({State.CALLING}),
     (State.CALLING, Lost): frozenset({State.UNKNOWN}),
     (State.CALLING, Ended): frozenset({State.FINISHED}),
     (State.UNKNOWN, Called): frozenset({State.CALLING}),
@@ -220,15 +240,14 @@ def _confirmed(proposal: Proposal, answer: Confirmed, now: datetime) -> Proposal
         raise OutOfTurn("the policy does not allow it")
     if answer.decision.requirements.reason and not proposal.reason:
         raise OutOfTurn("the policy requires a reason")
-    return replace(
-        proposal, state=State.APPROVED, confirmed_by=answer.by, requester=answer.by, approved_at=now
-    )
+    return replace(proposal, state=State.APPROVED, confirmed_by=answer.by, requester=answer.by, approved_at=now)
 
 
 def _called(proposal: Proposal, answer: Called, now: datetime) -> Proposal:
     if proposal.confirmed_by is None:
         raise OutOfTurn("nobody confirmed it")
-    if proposal.state is State.CALLING and proposal.current_call is not None:
+    under_way = proposal.current_call
+    if under_way is not None and under_way.answer is None:
         raise OutOfTurn("an attempt is under way")
     attempt = sum(call.step == proposal.steps_done for call in proposal.calls) + 1
     call = Call(step=proposal.steps_done, attempt=attempt, intent=answer.intent)
@@ -257,6 +276,10 @@ def _accepted(proposal: Proposal, answer: Accepted, now: datetime) -> Proposal:
     )
 
 
+def _deferred(proposal: Proposal, answer: Deferred, now: datetime) -> Proposal:
+    return replace(proposal, calls=_answered(proposal, answer.answer, answer.request_id, answer.detail))
+
+
 def _lost(proposal: Proposal, answer: Lost, now: datetime) -> Proposal:
     return replace(
         proposal, state=State.UNKNOWN, calls=_answered(proposal, CallAnswer.LOST, answer.request_id, answer.detail)
@@ -281,6 +304,7 @@ _STEPS: Mapping[type[Answer], Callable[[Proposal, Any, datetime], Proposal]] = {
     Confirmed: _confirmed,
     Called: _called,
     Accepted: _accepted,
+    Deferred: _deferred,
     Lost: _lost,
     Progress: _progress,
     Ended: _ended,

@@ -8,10 +8,18 @@ from __future__ import annotations
 from bot.model import Job, JobKind, JobState, Preview, Step, StepKind, Touch
 from bot.operations import Kind, Operation, Param, Params
 
+_STOP_USAGE = (
+    "<job> [on <instance>] [--queued --notified --in-progress --unconfirmed --scheduled] [--dry-run] [because …]"
+)
 STOP_PARAMS = (
     Param("queued", "queued", "tasks whose device has not been told yet", Touch.QUEUED),
     Param("notified", "notified", "tasks whose device was told and may be flashing unreported", Touch.NOTIFIED),
-    Param("in_progress", "in-progress", "tasks whose device reported progress: may leave it half flashed", Touch.IN_PROGRESS),
+    Param(
+        "in_progress",
+        "in-progress",
+        "tasks whose device reported progress: may leave it half flashed",
+        Touch.IN_PROGRESS,
+    ),
     Param("unconfirmed", "unconfirmed", "tasks that wait for a confirmation in the app", Touch.CONFIRM),
     Param("scheduled", "scheduled", "tasks of a batch whose hour has not come", Touch.SCHEDULED),
 )
@@ -50,9 +58,9 @@ CANCEL = Operation(
     name="job.cancel",
     verb="cancel",
     kind=Kind.CHANGE,
-    usage="cancel <job> [on <instance>] [--queued --notified --in-progress --unconfirmed --scheduled] [--dry-run] [because …]",
-    help="Stop the tasks of a rollout. With no flags: queued, notified and unconfirmed ones (scheduled ones too while the "
-    "rollout is planned); never devices in progress.",
+    usage=f"cancel {_STOP_USAGE}",
+    help="Stop the tasks of a rollout. With no flags: queued, notified and unconfirmed ones, and scheduled ones while "
+    "the rollout is planned; never devices in progress.",
     examples=(
         "cancel 7glPHmaDYLAYMD1HHutT02 because 4.2.1 bricks gateways",
         "cancel 7glPHmaDYLAYMD1HHutT02 on prod-shanghai --queued",
@@ -66,8 +74,8 @@ HALT = Operation(
     name="job.halt",
     verb="halt",
     kind=Kind.CHANGE,
-    usage="halt <job> [on <instance>] [--queued --notified --in-progress --unconfirmed --scheduled] [--dry-run] [because …]",
-    help="Stop a rollout for good: first the strategy of a dynamic batch, so that it matches no new devices, then its tasks.",
+    usage=f"halt {_STOP_USAGE}",
+    help="Stop a rollout for good: first the strategy of a dynamic batch, which would match new devices, then its tasks.",
     examples=("halt 7glPHmaDYLAYMD1HHutT02 because 4.2.1 bricks gateways",),
     params=STOP_PARAMS,
     touches=stop_touches,

@@ -1,0 +1,121 @@
+"""The settings: one frozen value, read from the environment once, with every problem named at once.
+
+This is the only reader of the environment. Names are those that others depend on (README, "Settings").
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bot.errors import ConfigurationError
+
+DEFAULT_DATABASE_URL = "sqlite:///otabrake.db"
+DEFAULT_API_URL = "https://slack.com/api/"
+_OWN = ("OTABRAKE_DATABASE_URL", "OTABRAKE_POLICIES", "OTABRAKE_AUDIT_CHANNEL")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `otabrake serve` runs with. Secrets stay out of its repr.
+
+    `environ` is what the environment held, kept for the credentials that the policy's instances name.
+    """
+
+    slack_bot_token: str = field(repr=False)
+    slack_signing_secret: str | None = field(default=None, repr=False)
+    slack_app_token: str | None = field(default=None, repr=False)
+    slack_app_id: str | None = None
+    slack_api_url: str = DEFAULT_API_URL
+    database_url: str = field(default=DEFAULT_DATABASE_URL, repr=False)
+    policies: Path = Path("policies")
+    audit_channel: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 3000
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_socket_mode(self) -> bool:
+        return self.slack_app_token is not None
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in `environ`. Raises `ConfigurationError` with every problem, one sentence each."""
+    given = {name: value.strip() for name, value in environ.items() if value.strip()}
+    problems = [*_near_misses(given), *_slack_problems(given), *_address_problems(given)]
+    if problems:
+        raise ConfigurationError(problems)
+    return Settings(
+        slack_bot_token=given["SLACK_BOT_TOKEN"],
+        slack_signing_secret=given.get("SLACK_SIGNING_SECRET"),
+        slack_app_token=given.get("SLACK_APP_TOKEN"),
+        slack_app_id=given.get("SLACK_APP_ID"),
+        slack_api_url=given.get("SLACK_API_URL", DEFAULT_API_URL).rstrip("/") + "/",
+        database_url=database_url(given),
+        policies=Path(given.get("OTABRAKE_POLICIES", "policies")),
+        audit_channel=given.get("OTABRAKE_AUDIT_CHANNEL"),
+        host=given.get("HOST", "127.0.0.1"),
+        port=int(given.get("PORT", "3000")),
+        environ=given,
+    )
+
+
+def database_url(environ: Mapping[str, str]) -> str:
+    """The database's URL in SQLAlchemy's spelling (`postgres://` and `postgresql://` mean psycopg)."""
+    url = environ.get("OTABRAKE_DATABASE_URL", "").strip() or DEFAULT_DATABASE_URL
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
+
+
+def database_problems(environ: Mapping[str, str]) -> list[str]:
+    scheme = database_url(environ).partition("://")[0]
+    if scheme in ("sqlite", "postgresql+psycopg"):
+        return []
+    return ["OTABRAKE_DATABASE_URL must begin with sqlite:///, postgresql:// or postgres://."]
+
+
+def _near_misses(given: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name in given:
+        if not name.startswith("OTABRAKE") or name in _OWN or "_PORT" in name or "_SERVICE_" in name:
+            continue
+        if name.startswith("OTABRAKE_TEST_"):
+            continue
+        near = difflib.get_close_matches(name, _OWN, n=1, cutoff=0.0)
+        problems.append(f"{name} is not a setting. Did you mean {near[0]}? Rename or unset it.")
+    return problems
+
+
+def _slack_problems(given: Mapping[str, str]) -> list[str]:
+    problems = []
+    token = given.get("SLACK_BOT_TOKEN")
+    if token is None:
+        problems.append("SLACK_BOT_TOKEN is missing: set it to the bot token (xoxb-…) of your Slack app.")
+    elif not token.startswith("xoxb-"):
+        problems.append("SLACK_BOT_TOKEN does not begin with xoxb-: it must be the bot token, not another kind.")
+    app_token = given.get("SLACK_APP_TOKEN")
+    if app_token is None and "SLACK_SIGNING_SECRET" not in given:
+        problems.append(
+            "SLACK_SIGNING_SECRET is missing: set it to the signing secret of your Slack app (Basic Information), "
+            "or set SLACK_APP_TOKEN to use Socket Mode."
+        )
+    if app_token is not None and not app_token.startswith("xapp-"):
+        problems.append(
+            "SLACK_APP_TOKEN does not begin with xapp-: it must be an app-level token with connections:write."
+        )
+    return problems
+
+
+def _address_problems(given: Mapping[str, str]) -> list[str]:
+    problems = database_problems(given)
+    port = given.get("PORT", "3000")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        problems.append(f"PORT must be a number from 0 to 65535, not {port!r}.")
+    url = urlsplit(given.get("SLACK_API_URL", DEFAULT_API_URL))
+    is_loopback = url.hostname in ("127.0.0.1", "localhost", "::1")
+    if not url.hostname or url.scheme not in ("http", "https") or (url.scheme == "http" and not is_loopback):
+        problems.append("SLACK_API_URL must be an https:// address (http:// only for this machine).")
+    return problems

@@ -1,0 +1,212 @@
+"""Units of work on SQLite or PostgreSQL.
+
+A unit is a plain function of a SQLAlchemy connection; `await database.run(unit)` carries it out in one transaction, and
+`await database.read(unit)` on a connection of its own. On SQLite one writer thread commits the units that wait together
+in one transaction, a SAVEPOINT each (one fsync for all of them); on PostgreSQL a small pool of threads and connections
+carries them out side by side. What it does not do: know any table, or retry a unit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from bot.errors import StoreUnavailable
+
+T = TypeVar("T")
+Unit = Callable[[Connection], T]
+
+BUSY_TIMEOUT_SECONDS = 5
+POOL_SIZE = 8
+BATCH = 100
+"""At most so many units share one commit."""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Whatever a driver says of an unusable database becomes `StoreUnavailable`; a broken constraint stays what it is."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        raise StoreUnavailable(f"the database cannot be used now ({_first_line(cause)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def open_database(url: str) -> Database:
+    """A database by URL. Nothing is opened before the first unit."""
+    return SqliteDatabase(url) if url.startswith("sqlite") else PostgresDatabase(url)
+
+
+class Database:
+    """What both databases share: an engine and a pool of threads."""
+
+    def __init__(self, engine: Engine, *, threads: int) -> None:
+        self.engine = engine
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="database")
+
+    async def run(self, unit: Unit[T]) -> T:
+        """Carries out `unit` in one transaction and returns what it returned; an exception in it undoes it alone."""
+        raise NotImplementedError
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Carries out `unit` on a connection of its own; whatever it writes is undone."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, unit)
+
+    def _read(self, unit: Unit[T]) -> T:
+        with _translated(), self.engine.connect() as connection:
+            return unit(connection)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self.engine.dispose()
+
+
+class PostgresDatabase(Database):
+    """PostgreSQL through a pool; a connection that has died meanwhile is noticed before it is used."""
+
+    def __init__(self, url: str) -> None:
+        engine = create_engine(
+            url,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_SECONDS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": BUSY_TIMEOUT_SECONDS, "options": "-c statement_timeout=5000"},
+        )
+        super().__init__(engine, threads=POOL_SIZE)
+
+    async def run(self, unit: Unit[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._write, unit)
+
+    def _write(self, unit: Unit[T]) -> T:
+        with _translated(), self.engine.begin() as connection:
+            return unit(connection)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    unit: Unit[Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    result: Any = None
+    error: BaseException | None = None
+
+    def tell(self) -> None:
+        if self.future.cancelled():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class SqliteDatabase(Database):
+    """SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a power cut."""
+
+    def __init__(self, url: str) -> None:
+        engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=3,
+            max_overflow=0,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        super().__init__(engine, threads=2)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    async def run(self, unit: Unit[T]) -> T:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_all, name="database-writer", daemon=True)
+            self._writer.start()
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(unit, loop.create_future(), loop)
+        self._waiting.put(waiting)
+        result: T = await waiting.future
+        return result
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._waiting.put(None)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._writer.join)
+        await super().close()
+
+    def _write_all(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            is_last = False
+            while len(batch) < BATCH and not self._waiting.empty():
+                if (waiting := self._waiting.get()) is None:
+                    is_last = True
+                    break
+                batch.append(waiting)
+            self._commit(batch)
+            _tell(batch)
+            if is_last:
+                return
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        """One transaction for all of `batch`; what fails alone is undone alone, what fails at the end fails for all."""
+        try:
+            with _translated(), self.engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                try:
+                    for waiting in batch:
+                        _carry_out(connection, waiting)
+                    connection.exec_driver_sql("COMMIT")
+                except BaseException:
+                    connection.exec_driver_sql("ROLLBACK")
+                    raise
+        except Exception as error:  # every waiting unit must hear of it, whatever it was
+            for waiting in batch:
+                waiting.error = waiting.error or error
+
+
+def _carry_out(connection: Connection, waiting: _Waiting) -> None:
+    connection.exec_driver_sql("SAVEPOINT unit")
+    try:
+        with _translated():
+            waiting.result = waiting.unit(connection)
+    except Exception as error:  # a unit's own failure is its caller's, not its neighbours'
+        waiting.error = error
+        connection.exec_driver_sql("ROLLBACK TO unit")
+    connection.exec_driver_sql("RELEASE unit")
+
+
+def _tell(batch: list[_Waiting]) -> None:
+    """Hands results over, one wake-up per loop; a loop that is gone has nobody waiting."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+    for waiting in batch:
+        by_loop.setdefault(waiting.loop, []).append(waiting)
+    for loop, those in by_loop.items():
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_tell_all, those)
+
+
+def _tell_all(batch: list[_Waiting]) -> None:
+    for waiting in batch:
+        waiting.tell()
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")

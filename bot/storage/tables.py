@@ -1,0 +1,149 @@
+"""The tables. Migrations make them; this is what the store's statements are built from.
+
+Bodies are JSON text of the core's values; the columns beside them are what is searched or compared.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+SCHEMA = "0001"
+"""The newest revision under `migrations/versions`."""
+
+metadata = MetaData()
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC time, also on a database that keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_row_id = BigInteger().with_variant(Integer, "sqlite")
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("delivery_id", String(64), primary_key=True),
+    Column("key", String(255), nullable=False, unique=True),
+    Column("received_at", Utc, nullable=False),
+    Column("handled_at", Utc),
+    Column("body", Text, nullable=False),
+)
+Index(
+    "inbox_open",
+    inbox.c.received_at,
+    sqlite_where=text("handled_at IS NULL"),
+    postgresql_where=text("handled_at IS NULL"),
+)
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("proposal_id", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("operation", String(64), nullable=False),
+    Column("instance", String(255), nullable=False),
+    Column("job", String(255), nullable=False),
+    Column("params", String(255), nullable=False),
+    Column("expires_at", Utc),
+    Column("created_at", Utc, nullable=False),
+    Column("body", Text, nullable=False),
+)
+_pending = text("state IN ('offered', 'approved')")
+Index(
+    "one_pending",
+    proposals.c.instance,
+    proposals.c.job,
+    proposals.c.operation,
+    proposals.c.params,
+    unique=True,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+_unfinished = text("state <> 'finished'")
+Index("unfinished", proposals.c.created_at, sqlite_where=_unfinished, postgresql_where=_unfinished)
+
+offers = Table(
+    "offers",
+    metadata,
+    Column("offer_id", String(64), primary_key=True),
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), nullable=False),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("nonce", String(64), nullable=False, unique=True),
+    Column("deadline", Utc, nullable=False),
+    Column("answer", String(16)),
+    Column("request_id", String(255)),
+    Column("body", Text, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("entry_id", _row_id, primary_key=True, autoincrement=True),
+    Column("at", Utc, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("proposal_id", String(64)),
+    Column("body", LargeBinary, nullable=False),
+)
+Index("entries_of_proposal", entries.c.proposal_id)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("post_id", _row_id, primary_key=True, autoincrement=True),
+    Column("lane", String(64), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("settled_at", Utc),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("failure", Text),
+    Column("body", Text, nullable=False),
+)
+Index(
+    "outbox_owed",
+    outbox.c.post_id,
+    sqlite_where=text("settled_at IS NULL"),
+    postgresql_where=text("settled_at IS NULL"),
+)
+
+surfaces = Table(
+    "surfaces",
+    metadata,
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), primary_key=True),
+    Column("channel", String(64)),
+    Column("card", String(64)),
+    Column("buttons", String(64)),
+)
