@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from bot.errors import OutOfTurn
-from bot.model import Counts, Decision, Intent, Offer, Outcome, OutcomeCode, Place, Target
+from bot.model import Counts, Decision, Intent, Offer, Outcome, OutcomeCode, Place, ReplyTo, Target
 
 
 class State(StrEnum):
@@ -46,7 +46,7 @@ class CallAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One attempt at one step: the intent as written down before it was sent, and what came of it (None: nothing yet)."""
+    """One attempt at one step: the intent as written down before it was sent, and what came of it (None: nothing)."""
 
     step: int
     attempt: int
@@ -61,7 +61,8 @@ class Proposal:
     """One change asked for.
 
     `place` is where its card stands. `requester` is the person whose yes counts as the confirmation; another entitled
-    person who confirms becomes it. `baseline` are the counts of the re-check, `progress` the last ones of the follow.
+    person who confirms becomes it. `reply_to` is where the asker is told what nobody else needs to see. `baseline` are
+    the counts of the re-check, `progress` the last ones of the follow.
     """
 
     proposal_id: str
@@ -72,6 +73,7 @@ class Proposal:
     requester: str
     reason: str | None
     created_at: datetime
+    reply_to: ReplyTo
     state: State = State.RECEIVED
     version: int = 0
     changed_at: datetime | None = None

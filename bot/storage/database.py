@@ -35,7 +35,7 @@ BATCH = 100
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Whatever a driver says of an unusable database becomes `StoreUnavailable`; a broken constraint stays what it is."""
+    """Whatever a driver says of an unusable database becomes `StoreUnavailable`; a broken constraint stays one."""
     try:
         yield
     except IntegrityError:

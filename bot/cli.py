@@ -1,0 +1,195 @@
+"""The command line. Exit codes: 0 yes · 1 no · 2 wrong usage, input or configuration · 3 a dependency is absent.
+
+Each command translates its arguments, calls one function elsewhere, and prints. What it does not do: decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
+
+NO, WRONG, ABSENT = 1, 2, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="otabrake")
+def main() -> None:
+    """The emergency brake for OTA firmware rollouts, in Slack."""
+
+
+@main.command()
+def serve() -> None:
+    """Run the bot. It reads its settings from the environment (README, "Settings")."""
+    from bot.server import serve_until_stopped
+    from bot.wiring import read_configuration
+
+    try:
+        settings = read_configuration(os.environ)
+        _run(serve_until_stopped(settings))
+    except ConfigurationError as error:
+        _fail(WRONG, "otabrake cannot start. What to mend:", error.problems)
+    except DependencyAbsent as error:
+        _fail(ABSENT, "otabrake cannot start. What is missing:", [str(error)])
+
+
+@main.group(invoke_without_command=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Where the page is served."
+)
+@click.pass_context
+def sandbox(context: click.Context, port: int) -> None:
+    """Try it with no accounts: a fake Slack, an IoT simulator with a fleet, the bot and a page, in one process."""
+    if context.invoked_subcommand is None:
+        from bot.sandbox.server import serve_sandbox
+
+        _run(serve_sandbox(port=port))
+
+
+@sandbox.command("iot")
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Where the API is served.")
+def sandbox_iot(port: int) -> None:
+    """Serve the IoT simulator alone, for any SDK (access key testid, secret testsecret)."""
+    from bot.sandbox.server import serve_iot
+
+    _run(serve_iot(port=port))
+
+
+@sandbox.command("slack")
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Where the Web API and the page are served.")
+@click.option("--app-url", help="Where your app takes Slack's deliveries; without it, your app uses Socket Mode.")
+def sandbox_slack(port: int, app_url: str | None) -> None:
+    """Serve the fake Slack alone, for any Bolt app."""
+    from bot.sandbox.server import serve_slack
+
+    _run(serve_slack(port=port, app_url=app_url))
+
+
+@main.group()
+def policy() -> None:
+    """Check the policy, and ask it why."""
+
+
+_FOLDER = click.option(
+    "--policies",
+    "folder",
+    type=click.Path(path_type=Path),
+    envvar="OTABRAKE_POLICIES",
+    default="policies",
+    show_default=True,
+    help="The policy folder.",
+)
+
+
+@policy.command("check")
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def policy_check(folder: Path, as_json: bool) -> None:
+    """Load the policy folder and list everything that is wrong with it."""
+    from bot.wiring import load_policy
+
+    try:
+        loaded = load_policy(folder)
+    except PolicyInvalid as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "complaints": error.complaints}))
+            sys.exit(WRONG)
+        _fail(WRONG, f"{folder} is not a valid policy:", error.complaints)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "digest": loaded.digest, "rules": len(loaded.rules)}))
+    else:
+        click.echo(
+            f"{folder}: {len(loaded.rules)} rules, {len(loaded.instances)} instances, digest {loaded.digest[:12]}"
+        )
+
+
+@policy.command("explain")
+@_FOLDER
+@click.option("--user", required=True, help="A Slack user id, such as U012AB3CD.")
+@click.option("--group", "groups", multiple=True, help="A user group id the person is in; may be repeated.")
+@click.option("--channel", help="The id of the channel it is asked in; without it, a direct message.")
+@click.option("--instance", required=True, help="The name of an instance.")
+@click.option("--product", help="The product key of the job; without it, unknown.")
+@click.option("--touches", help="What the call names, such as QUEUED,NOTIFIED; without it, unknown.")
+@click.option("--devices", type=click.IntRange(0), help="How many devices it touches; without it, unknown.")
+@click.argument("operation")
+def policy_explain(folder: Path, user: str, operation: str, **facts: Any) -> None:
+    """Show every rule considered for OPERATION (such as job.cancel), and why it matched or not. Exit code 1: denied."""
+    from bot.inquiry import explain_question
+
+    try:
+        text, is_allowed = explain_question(folder, user=user, operation=operation, **facts)
+    except (PolicyInvalid, ConfigurationError) as error:
+        problems = error.complaints if isinstance(error, PolicyInvalid) else error.problems
+        _fail(WRONG, "That cannot be explained:", problems)
+    click.echo(text)
+    sys.exit(0 if is_allowed else NO)
+
+
+@main.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database (OTABRAKE_DATABASE_URL) to the newest schema."""
+    from bot.storage.migrations import upgrade
+
+    is_changed = _on_database(upgrade)
+    click.echo("upgraded" if is_changed else "already up to date")
+
+
+@db.command("check")
+def db_check() -> None:
+    """Say what the database lacks, without changing anything. Exit code 1: it lacks something."""
+    from bot.storage.migrations import missing
+
+    lacking = _on_database(missing)
+    click.echo(lacking or "up to date")
+    sys.exit(NO if lacking else 0)
+
+
+def _on_database(work: Any) -> Any:
+    from bot.settings import database_problems, database_url
+    from bot.storage.database import open_database
+
+    if problems := database_problems(os.environ):
+        _fail(WRONG, "The database cannot be used. What to mend:", problems)
+
+    async def carry_out() -> Any:
+        database = open_database(database_url(os.environ))
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(carry_out())
+    except StoreUnavailable as error:
+        _fail(ABSENT, "The database cannot be used. Check OTABRAKE_DATABASE_URL:", [str(error)])
+
+
+def _run(main_task: Coroutine[Any, Any, None]) -> None:
+    """Runs until it ends or is interrupted, on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main_task)
+    else:
+        uvloop.run(main_task)
+
+
+def _fail(code: int, headline: str, problems: tuple[str, ...] | list[str]) -> NoReturn:
+    click.echo(headline, err=True)
+    for problem in problems:
+        click.echo(f"  - {problem}", err=True)
+    sys.exit(code)

@@ -1,0 +1,62 @@
+"""Block Kit's pieces, as few as we use. Text of people and of the cloud goes only into `plain_text`.
+
+Lengths are Slack's own limits; what is longer is cut with an ellipsis, never refused.
+https://docs.slack.dev/reference/block-kit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Block = dict[str, Any]
+
+HEADER_LENGTH = 150
+SECTION_LENGTH = 3000
+BUTTON_LENGTH = 75
+FALLBACK_LENGTH = 3900
+
+
+def cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def escaped(text: str) -> str:
+    """Text for a place where Slack reads markup: it can make no mention, no link and no entity of it."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def plain(text: str, length: int = SECTION_LENGTH) -> Block:
+    return {"type": "plain_text", "text": cut(text, length) or " ", "emoji": False}
+
+
+def mrkdwn(text: str) -> Block:
+    """Only for text of our own, made of ids and dates."""
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def header(text: str) -> Block:
+    return {"type": "header", "text": {**plain(text, HEADER_LENGTH), "emoji": True}}
+
+
+def section(lines: Iterable[str]) -> Block:
+    return {"type": "section", "text": plain("\n".join(lines))}
+
+
+def context(*elements: Block) -> Block:
+    return {"type": "context", "elements": list(elements)}
+
+
+def button(text: str, *, action_id: str, value: str, style: str | None = None) -> Block:
+    made: Block = {"type": "button", "text": plain(text, BUTTON_LENGTH), "action_id": action_id, "value": value}
+    return made | {"style": style} if style else made
+
+
+def actions(*buttons: Block) -> Block:
+    return {"type": "actions", "elements": list(buttons)}
+
+
+def preformatted(text: str) -> Block:
+    """A line to copy, exactly as it is."""
+    leaf = {"type": "text", "text": cut(text, SECTION_LENGTH)}
+    return {"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [leaf]}]}

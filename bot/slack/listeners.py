@@ -1,0 +1,164 @@
+"""What Bolt calls: commands and clicks become deliveries, each written down before it is acknowledged.
+
+Every listener is registered through `register`, which wraps it in one boundary: whatever goes wrong, the person is told
+within Slack's three seconds. What a listener does not do: look anything up, decide, or call the cloud.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+
+from bot.errors import StoreUnavailable
+from bot.model import Delivery, Notice, Post, PostKind, ReplyTo
+from bot.operations import Operations
+from bot.slack import views
+from bot.slack.gate import Admitted, Identity, Kind
+from bot.slack.payloads import asked, clicked, replying_to
+from bot.slack.views import Message
+from bot.workflow.means import Log
+
+WITHIN_SECONDS = 2.0
+_ANY = re.compile(".*")
+
+Receive = Callable[[Delivery], Awaitable[bool]]
+Listener = Callable[[Admitted], Awaitable[Notice | None]]
+
+
+def create_bolt(client: Any, identity: Identity) -> AsyncApp:
+    """Bolt behind our gate: it routes, and answers each listener's acknowledgement at once.
+
+    `process_before_response` avoids the 10 ms poll of Bolt's other mode; what the gate has done is switched off.
+    """
+    result = AuthorizeResult(
+        enterprise_id=identity.enterprise_id, team_id=identity.team_id, bot_user_id=identity.bot_user_id
+    )
+
+    async def authorize(**_: object) -> AuthorizeResult:
+        return result
+
+    return AsyncApp(
+        client=client,
+        authorize=authorize,
+        process_before_response=True,
+        request_verification_enabled=False,
+        ssl_check_enabled=False,
+        url_verification_enabled=False,
+        ignoring_self_events_enabled=False,
+        attaching_function_token_enabled=False,
+        attaching_conversation_kwargs_enabled=False,
+        raise_error_for_unhandled_request=False,
+    )
+
+
+class Listeners:
+    """The listeners of one running bot."""
+
+    def __init__(
+        self,
+        *,
+        receive: Receive,
+        operations: Operations,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        log: Log,
+        tell: Callable[[ReplyTo, Message], None],
+    ) -> None:
+        self._receive = receive
+        self._tell = tell
+        self._operations = operations
+        self._clock = clock
+        self._new_id = new_id
+        self._log = log
+
+    def register(self, app: AsyncApp) -> None:
+        app.command(_ANY)(self._bounded(self._command))
+        app.action(_ANY)(self._bounded(self._click))
+
+    def _bounded(self, listener: Listener) -> Callable[..., Awaitable[None]]:
+        """The boundary: the listener's answer, or a sentence instead of silence."""
+
+        async def bounded(ack: AsyncAck, context: Any) -> None:
+            admitted: Admitted = context["admitted"]
+            reference = self._new_id()[:8]
+            try:
+                async with asyncio.timeout(WITHIN_SECONDS):
+                    notice = await listener(admitted)
+            except TimeoutError:
+                notice = _slow(reference)
+                self._log.error("acknowledged late", kind=admitted.kind.value, reference=reference)
+            except StoreUnavailable as error:
+                notice = _not_written(reference)
+                self._log.error("not written", kind=admitted.kind.value, reference=reference, why=str(error))
+            except Exception as error:  # a person is waiting: anything is answered
+                notice = _broken(reference)
+                self._log.error("listener failed", kind=admitted.kind.value, reference=reference, exc_info=error)
+            await self._acknowledge(ack, admitted, notice)
+
+        return bounded
+
+    async def _acknowledge(self, ack: AsyncAck, admitted: Admitted, notice: Notice | None) -> None:
+        """A command is answered in the acknowledgement, for its sender alone; a click cannot be, so beside it."""
+        if notice is None:
+            await ack()
+            return
+        message = views.reply(Post(PostKind.REPLY, "", notice))
+        if admitted.kind is Kind.COMMAND:
+            await ack(text=message.text, blocks=list(message.blocks), response_type="ephemeral")
+            return
+        await ack()
+        self._tell(replying_to(admitted), message)
+
+    async def _command(self, admitted: Admitted) -> Notice | None:
+        found = asked(admitted, self._operations, delivery_id=self._new_id(), now=self._clock())
+        if isinstance(found, Notice):
+            return found
+        return await self._write_down(found)
+
+    async def _click(self, admitted: Admitted) -> Notice | None:
+        found = clicked(admitted, delivery_id=self._new_id(), now=self._clock())
+        if found is None:
+            self._log.info("unknown button", key=admitted.key)
+            return None
+        return await self._write_down(found)
+
+    async def _write_down(self, delivery: Delivery) -> Notice | None:
+        is_new = await self._receive(delivery)
+        self._log.info(
+            "received" if is_new else "duplicate",
+            delivery=delivery.delivery_id,
+            actor=delivery.reply_to.user_id,
+            channel=delivery.reply_to.place.channel,
+            content=type(delivery.content).__name__.lower(),
+        )
+        return None
+
+
+def _slow(reference: str) -> Notice:
+    return Notice(
+        "I could not write this down in time, so I don't know yet whether it counts. Watch the channel for a minute "
+        "before you type it again.",
+        reference=reference,
+    )
+
+
+def _not_written(reference: str) -> Notice:
+    return Notice(
+        "Not done: my database cannot be written now, so nothing was kept and nothing was sent. Try again; if it "
+        "cannot wait, cancel the rollout in the cloud's console or with aliyun iot CancelOTATaskByJob.",
+        reference=reference,
+    )
+
+
+def _broken(reference: str) -> Notice:
+    return Notice(
+        "Something broke inside otabrake. Nothing was sent to the cloud; try again, and show this reference to whoever "
+        "runs it.",
+        reference=reference,
+    )

@@ -1,0 +1,132 @@
+"""From a click to an approval: the person, the policy and the offer are checked anew; then one compare-and-set decides.
+
+A click that does not count is answered to the clicker alone, and leaves the card as it is for others.
+"""
+
+from __future__ import annotations
+
+from bot.audit import EntryName, Fact
+from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
+from bot.model import Actor, Choice, Click, Delivery, Notice, Offer, Outcome, OutcomeCode
+from bot.policy.load import Policy
+from bot.proposals import Confirmed, Ended, Proposal, State
+from bot.workflow import sentences
+from bot.workflow.asking import command_for
+from bot.workflow.means import Means, TurnedDown, decide_at_card, move, showing
+
+
+async def handle_click(means: Means, delivery: Delivery, click: Click) -> str | None:
+    """Answers a click; the id of the proposal that it approved, if it did. Raises `TurnedDown`."""
+    proposal = await means.store.fetch_proposal_of(click.offer_id)
+    if proposal is None:
+        raise TurnedDown(sentences.unknown_card(), why="unknown offer")
+    if (means.clock() - delivery.received_at).total_seconds() > means.timings.click_counts_seconds:
+        raise _no(proposal, sentences.too_late(), why="too late")
+    policy = means.policy()
+    if policy is None:
+        raise _no(proposal, sentences.no_policy(command_for(means, proposal)), why="no policy")
+    actor = await _identify(means, delivery, proposal)
+    offer = await _standing(means, proposal, click)
+    if click.choice is Choice.DISMISS:
+        await _dismiss(means, delivery, proposal, offer, policy, actor)
+        return None
+    return await _confirm(means, delivery, proposal, offer, policy, actor)
+
+
+def _no(proposal: Proposal, notice: Notice, *, why: str) -> TurnedDown:
+    return TurnedDown(notice, why=why, proposal_id=proposal.proposal_id)
+
+
+async def _identify(means: Means, delivery: Delivery, proposal: Proposal) -> Actor:
+    max_age = means.timings.identity_at_click_seconds
+    try:
+        person = await means.people.identify(delivery.reply_to.user_id, max_age_seconds=max_age)
+    except Unidentified as error:
+        raise _no(proposal, sentences.not_let_in(str(error)), why="not let in") from error
+    except PeopleUnavailable as error:
+        notice = sentences.people_unavailable(command_for(means, proposal))
+        raise _no(proposal, notice, why="people unavailable") from error
+    return person.actor
+
+
+async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
+    """The offer that was clicked, if it still stands."""
+    if proposal.state is not State.OFFERED or proposal.offer is None:
+        raise _no(proposal, sentences.no_longer_waiting(proposal), why="not waiting")
+    if proposal.offer.offer_id != click.offer_id:
+        raise _no(proposal, sentences.out_of_date(), why="out of date")
+    if means.clock() >= proposal.offer.expires_at:
+        await expire(means, proposal)
+        raise _no(proposal, sentences.expired(), why="expired")
+    return proposal.offer
+
+
+async def _confirm(
+    means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
+) -> str:
+    decision = decide_at_card(policy, proposal, actor, offer.preview)
+    if not decision.is_allowed:
+        raise _no(proposal, sentences.click_denied(decision), why="denied")
+    if decision.requirements.reason and not proposal.reason:
+        raise _no(proposal, sentences.confirmation_needs_reason(), why="no reason")
+    facts: dict[str, Fact] = {
+        "offer": offer.offer_id,
+        "policy": decision.policy,
+        "rules": list(decision.rules),
+        "for": proposal.requester,
+    }
+    try:
+        approved = await move(
+            means,
+            proposal,
+            Confirmed(offer.offer_id, actor.user_id, decision),
+            name=EntryName.CONFIRMED,
+            actor=actor.user_id,
+            facts=facts,
+            posts=showing(proposal.proposal_id),
+            handled=delivery.delivery_id,
+        )
+    except OutOfTurn as error:
+        raise _no(proposal, sentences.expired(), why="expired") from error
+    if approved is None:
+        raise await _was_slower(means, proposal)
+    return approved.proposal_id
+
+
+async def _dismiss(
+    means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
+) -> None:
+    """The requester may, and whoever could say yes."""
+    is_requester = actor.user_id == proposal.requester
+    if not is_requester and not decide_at_card(policy, proposal, actor, offer.preview).is_allowed:
+        raise _no(proposal, sentences.dismissal_denied(), why="denied")
+    ended = await move(
+        means,
+        proposal,
+        Ended(Outcome(OutcomeCode.DISMISSED, sentences.dismissed())),
+        name=EntryName.ENDED,
+        actor=actor.user_id,
+        facts={"outcome": OutcomeCode.DISMISSED.value, "offer": offer.offer_id},
+        posts=showing(proposal.proposal_id),
+        handled=delivery.delivery_id,
+    )
+    if ended is None:
+        raise await _was_slower(means, proposal)
+
+
+async def _was_slower(means: Means, proposal: Proposal) -> TurnedDown:
+    now = await means.store.fetch_proposal(proposal.proposal_id) or proposal
+    notice = sentences.out_of_date() if now.state is State.OFFERED else sentences.no_longer_waiting(now)
+    return _no(proposal, notice, why="somebody was faster")
+
+
+async def expire(means: Means, proposal: Proposal) -> None:
+    """offered → finished: nobody said yes in time. The card loses its buttons."""
+    await move(
+        means,
+        proposal,
+        Ended(Outcome(OutcomeCode.EXPIRED, sentences.ended_expired())),
+        name=EntryName.ENDED,
+        facts={"outcome": OutcomeCode.EXPIRED.value},
+        posts=showing(proposal.proposal_id),
+    )

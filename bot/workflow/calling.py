@@ -1,0 +1,349 @@
+"""From an approval to the cloud's answer: re-check, decide again, write the intent down, send it, take the answer.
+
+Why repeating is safe: an intent carries its own nonce, so a second copy of it is refused by the cloud if the first one
+arrived. A new attempt (a new nonce) is made only when the one before is known to have changed nothing, or when a
+read-back shows that the goal is not reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from bot.audit import EntryName, Fact
+from bot.errors import (
+    CloudError,
+    CloudLost,
+    CloudRefused,
+    CloudThrottled,
+    CloudUnreachable,
+    PeopleUnavailable,
+    Unidentified,
+)
+from bot.model import Counts, JobState, Notice, Outcome, OutcomeCode, Post, PostKind, Preview, Step, StepKind, TaskState
+from bot.operations import Repeat
+from bot.proposals import (
+    Accepted,
+    Call,
+    CallAnswer,
+    Called,
+    Deferred,
+    Ended,
+    Lost,
+    Offered,
+    Proposal,
+    State,
+)
+from bot.workflow import sentences
+from bot.workflow.asking import command_for, is_nothing_to_stop, new_offer, offer_facts
+from bot.workflow.means import Means, decide_at_card, move, showing
+
+ATTEMPTS = 3
+"""At most so many attempts at a step whose answer was lost."""
+
+_NONCE_USED = "signaturenonceused"
+
+
+async def call_approved(means: Means, proposal: Proposal) -> None:
+    """approved → calling, after a last look at target, person and policy; or back to offered; or the end."""
+    if proposal.offer is None or proposal.approved_at is None:
+        return
+    operation = means.operations[proposal.operation]
+    policy = means.policy()
+    if policy is None or proposal.target.instance not in policy.instances:
+        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.no_policy(command_for(means, proposal)))
+        return
+    looked = await _look_again(means, proposal)
+    if isinstance(looked, Notice):
+        await _end(means, proposal, OutcomeCode.NOT_DONE, looked)
+        return
+    try:
+        person = await means.people.identify(
+            proposal.requester, max_age_seconds=means.timings.identity_at_click_seconds
+        )
+    except Unidentified as error:
+        await _end(means, proposal, OutcomeCode.DENIED, sentences.not_let_in(str(error)))
+        return
+    except PeopleUnavailable:
+        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.people_unavailable(command_for(means, proposal)))
+        return
+    decision = decide_at_card(policy, proposal, person.actor, looked)
+    if not decision.is_allowed:
+        await _end(means, proposal, OutcomeCode.DENIED, sentences.denied_now(decision))
+    elif is_nothing_to_stop(looked, operation):
+        await _end(means, proposal, OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(looked))
+    elif decision.requirements.reason and not proposal.reason:
+        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal))
+    elif _is_another_target(proposal.offer.preview, looked):
+        offer = new_offer(means, looked, decision)
+        line = Post(PostKind.LINE, proposal.proposal_id, sentences.changed(proposal.offer.preview, looked))
+        facts = offer_facts(offer)
+        posts = (line, *showing(proposal.proposal_id))
+        await move(means, proposal, Offered(offer), name=EntryName.REOFFERED, facts=facts, posts=posts)
+    else:
+        await _attempt(means, proposal, baseline=looked.counts)
+
+
+async def _look_again(means: Means, proposal: Proposal) -> Preview | Notice:
+    """The target as it is now. A count that cannot be read keeps the offer's value; the job itself must be read."""
+    assert proposal.offer is not None and proposal.approved_at is not None  # noqa: S101, PT018 (an approved one has both)
+    until = proposal.approved_at + timedelta(seconds=means.timings.first_call_seconds)
+    operation = means.operations[proposal.operation]
+    pause = 1.0
+    while True:
+        if means.clock() >= until:
+            return sentences.never_sent(None)
+        job, counts = await asyncio.gather(
+            means.reads.fetch_job(proposal.target),
+            means.reads.fetch_counts(proposal.target, tuple(TaskState)),
+            return_exceptions=True,
+        )
+        if isinstance(job, CloudError):
+            is_worth_waiting = isinstance(job, CloudThrottled | CloudUnreachable | CloudLost)
+            if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:
+                return sentences.never_sent(means.words.explain(job, proposal.target))
+            await means.sleep(pause)
+            pause = min(pause * 2, 8)
+            continue
+        if isinstance(job, BaseException):
+            raise job
+        if isinstance(counts, BaseException) and not isinstance(counts, CloudError):
+            raise counts
+        fresh = counts if isinstance(counts, Counts) else None
+        merged = _merged(proposal.offer.preview.counts, fresh)
+        return Preview(proposal.target, job, merged, operation.touches(proposal.params, job))
+
+
+def _merged(old: Counts, new: Counts | None) -> Counts:
+    if new is None:
+        return old
+    by_state = {state: old.by_state.get(state) if count is None else count for state, count in new.by_state.items()}
+    return Counts(by_state, new.read_at)
+
+
+def _is_another_target(before: Preview, after: Preview) -> bool:
+    """Growth alone is none; another job state, kind, firmware or set of named tasks is."""
+    return (before.job.state, before.job.kind, before.job.firmware_id, before.touches) != (
+        after.job.state,
+        after.job.kind,
+        after.job.firmware_id,
+        after.touches,
+    )
+
+
+async def go_on_calling(means: Means, proposal: Proposal) -> None:
+    """calling, found by the sweep: an intent without an answer was under way in a process that is gone."""
+    call = proposal.current_call
+    if call is not None and call.answer is None:
+        await _lose(means, proposal, call, CloudLost("the process that sent it ended"))
+    elif (
+        call is not None
+        and call.answer is CallAnswer.THROTTLED
+        and _is_over(means, proposal, means.timings.retry_seconds)
+    ) or (
+        _is_over(means, proposal, means.timings.first_call_seconds)
+        and (call is None or call.answer is CallAnswer.NOT_SENT)
+    ):
+        await _give_up(means, proposal, None)
+    else:
+        await _attempt(means, proposal)
+
+
+async def _attempt(means: Means, proposal: Proposal, *, baseline: Counts | None = None) -> None:
+    """One attempt at the next step: the intent on disk, then on the wire."""
+    step = _steps(means, proposal)[proposal.steps_done]
+    intent = means.changes.prepare(step)
+    facts: dict[str, Fact] = {
+        "step": step.kind.value,
+        "nonce": intent.nonce,
+        "key_id": intent.key_id,
+        "touches": sorted(touch.value for touch in step.touches),
+    }
+    calling = await move(means, proposal, Called(intent, baseline), name=EntryName.CALLED, facts=facts)
+    if calling is not None:
+        await _send(means, calling)
+
+
+async def _send(means: Means, proposal: Proposal) -> None:
+    call = proposal.current_call
+    assert call is not None  # noqa: S101 (a proposal that is calling has one)
+    try:
+        receipt = await means.changes.send(call.intent)
+    except CloudThrottled as error:
+        await _defer(means, proposal, CallAnswer.THROTTLED, error, pause=error.retry_after_seconds or 1.0)
+    except CloudRefused as error:
+        await _refused(means, proposal, error)
+    except CloudUnreachable as error:
+        await _defer(means, proposal, CallAnswer.NOT_SENT, error, pause=2.0)
+    except CloudLost as error:
+        await _lose(means, proposal, call, error)
+    else:
+        await _accept(means, proposal, receipt.request_id)
+
+
+async def _accept(means: Means, proposal: Proposal, request_id: str | None, detail: str | None = None) -> None:
+    steps = _steps(means, proposal)
+    step, is_last = steps[proposal.steps_done], proposal.steps_done + 1 == len(steps)
+    now = means.clock()
+    notice = sentences.accepted(step.kind, is_last=is_last, request_id=request_id, detail=detail, at=now)
+    kind = PostKind.BROADCAST if is_last else PostKind.LINE
+    follow_until = now + timedelta(seconds=means.timings.follow_seconds)
+    facts: dict[str, Fact] = {"step": step.kind.value, "request_id": request_id, "detail": detail}
+    after = await move(
+        means,
+        proposal,
+        Accepted(request_id, is_last, follow_until, detail),
+        name=EntryName.ACCEPTED,
+        facts=facts,
+        posts=(Post(kind, proposal.proposal_id, notice), Post(PostKind.CARD, proposal.proposal_id)),
+    )
+    if after is not None and after.state is State.CALLING:
+        await _attempt(means, after)
+
+
+async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: CloudError, *, pause: float) -> None:
+    """The attempt changed nothing: another one follows while there is time, else that is the end."""
+    span = means.timings.retry_seconds if answer is CallAnswer.THROTTLED else means.timings.first_call_seconds
+    explained = means.words.explain(error, proposal.target)
+    request_id = error.request_id if isinstance(error, CloudThrottled) else None
+    deferred = await move(
+        means,
+        proposal,
+        Deferred(answer, explained.text, request_id),
+        name=EntryName.DEFERRED,
+        facts={"answer": answer.value, "request_id": request_id},
+    )
+    if deferred is None:
+        return
+    if _is_over(means, deferred, span - pause):
+        await _give_up(means, deferred, explained)
+        return
+    await means.sleep(pause)
+    await _attempt(means, deferred)
+
+
+async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -> None:
+    call = proposal.current_call
+    done = _done(means, proposal)
+    if explained is None and call is not None and call.detail is not None:
+        explained = Notice(call.detail)
+    if call is not None and call.answer is CallAnswer.THROTTLED and explained is not None:
+        step = _steps(means, proposal)[proposal.steps_done].kind
+        await _end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done))
+    else:
+        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done))
+
+
+async def _refused(means: Means, proposal: Proposal, error: CloudRefused) -> None:
+    step = _steps(means, proposal)[proposal.steps_done].kind
+    explained = means.words.explain(error, proposal.target)
+    outcome = Outcome(OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, _done(means, proposal)))
+    await _finish(means, proposal, Ended(outcome, CallAnswer.REFUSED, error.request_id, error.code))
+
+
+async def _lose(means: Means, proposal: Proposal, call: Call, error: CloudLost) -> None:
+    step = _steps(means, proposal)[proposal.steps_done].kind
+    line = Post(PostKind.LINE, proposal.proposal_id, sentences.lost(step, error.why))
+    unknown = await move(
+        means,
+        proposal,
+        Lost(error.why, error.request_id),
+        name=EntryName.LOST,
+        facts={"step": step.value, "nonce": call.intent.nonce, "why": error.why},
+        posts=(line, Post(PostKind.CARD, proposal.proposal_id)),
+    )
+    if unknown is not None:
+        await find_out(means, unknown)
+
+
+async def find_out(means: Means, proposal: Proposal) -> None:
+    """unknown → calling, following or finished: send the same bytes once more, else read the target back."""
+    call = proposal.current_call
+    assert call is not None  # noqa: S101 (an unknown outcome is that of a call)
+    refusal: CloudRefused | None = None
+    may_resend = means.operations[proposal.operation].repeat is Repeat.AFTER_READ_BACK
+    if may_resend and means.clock() < call.intent.date + timedelta(seconds=means.timings.nonce_seconds):
+        try:
+            receipt = await means.changes.send(call.intent)
+        except CloudThrottled:
+            pass
+        except CloudRefused as error:
+            if error.code.casefold().endswith(_NONCE_USED):
+                await _accept(means, proposal, None, sentences.arrived_unanswered())
+                return
+            refusal = error
+        except (CloudUnreachable, CloudLost):
+            pass
+        else:
+            await _accept(means, proposal, receipt.request_id)
+            return
+    await _judge_by_reading(means, proposal, call, refusal)
+
+
+async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusal: CloudRefused | None) -> None:
+    """Nothing is concluded before the call's deadline + 1 s; then the goal is judged, not the cause."""
+    wait = (call.intent.deadline - means.clock()).total_seconds() + 1
+    if wait > 0:
+        await means.sleep(wait)
+    read = await _read_back(means, proposal, call.intent.step)
+    if isinstance(read, Counts):
+        outcome = Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, sentences.goal_reached_unconfirmed(read))
+        await _finish(means, proposal, Ended(outcome))
+    elif refusal is not None:
+        await _refused(means, proposal, refusal)
+    elif read is None and call.attempt < ATTEMPTS and _still_stands(means, proposal):
+        await _attempt(means, proposal)
+    else:
+        why = read if isinstance(read, str) else "the goal is not reached"
+        notice = sentences.unknown_outcome(why, command_for(means, proposal))
+        await _end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
+
+
+async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | str | None:
+    """The counts if the step's goal is reached, None if it is not, or why that could not be read."""
+    until = max(means.clock(), proposal.approved_at or means.clock()) + timedelta(seconds=means.timings.retry_seconds)
+    while True:
+        try:
+            counts = await means.reads.fetch_counts(proposal.target, tuple(TaskState), in_order=True)
+            if step.kind is StepKind.CANCEL_STRATEGY:
+                job = await means.reads.fetch_job(proposal.target)
+                return counts if job.state is JobState.CANCELED else None
+            assert proposal.offer is not None  # noqa: S101 (what was called was offered)
+            left = counts.of(proposal.offer.preview.touched_states)
+            if left is not None:
+                return counts if left == 0 else None
+            why = "not every number could be read"
+        except CloudError as error:
+            why = means.words.explain(error, proposal.target).text
+        if means.clock() + timedelta(seconds=5) >= until:
+            return why
+        await means.sleep(5)
+
+
+def _still_stands(means: Means, proposal: Proposal) -> bool:
+    return proposal.offer is not None and means.clock() < proposal.offer.expires_at
+
+
+def _steps(means: Means, proposal: Proposal) -> tuple[Step, ...]:
+    assert proposal.offer is not None  # noqa: S101 (what is called was offered)
+    return means.operations[proposal.operation].steps(proposal.offer.preview)
+
+
+def _done(means: Means, proposal: Proposal) -> tuple[StepKind, ...]:
+    return tuple(step.kind for step in _steps(means, proposal)[: proposal.steps_done])
+
+
+def _is_over(means: Means, proposal: Proposal, seconds: float) -> bool:
+    approved: datetime | None = proposal.approved_at
+    return approved is None or means.clock() >= approved + timedelta(seconds=seconds)
+
+
+async def _end(means: Means, proposal: Proposal, code: OutcomeCode, notice: Notice) -> None:
+    await _finish(means, proposal, Ended(Outcome(code, notice)))
+
+
+async def _finish(means: Means, proposal: Proposal, ended: Ended) -> None:
+    facts: dict[str, Fact] = {"outcome": ended.outcome.code.value, "request_id": ended.request_id}
+    final = Post(PostKind.BROADCAST, proposal.proposal_id, ended.outcome.notice)
+    posts = (final, *showing(proposal.proposal_id))
+    await move(means, proposal, ended, name=EntryName.ENDED, facts=facts, posts=posts)

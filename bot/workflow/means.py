@@ -1,0 +1,152 @@
+"""What the road works with, and its one way to write: `move`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from bot.audit import Entry, EntryName, Fact
+from bot.errors import OtabrakeError
+from bot.model import Actor, Decision, Notice, Post, PostKind, Preview, Question, ReplyTo, Unknown
+from bot.operations import Operations
+from bot.policy.decide import decide
+from bot.policy.load import Policy
+from bot.ports import CloudChanges, CloudReads, CloudWords, Notifier, People, Store, Transition
+from bot.proposals import Answer, Proposal, advance
+
+BOT = "otabrake"
+"""The actor of what nobody did by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Spans in seconds; the defaults are those that people are promised (README, "How long")."""
+
+    offer_seconds: float = 900
+    follow_seconds: float = 900
+    identity_at_ask_seconds: float = 600
+    identity_at_click_seconds: float = 60
+    click_counts_seconds: float = 60
+    first_call_seconds: float = 60
+    retry_seconds: float = 120
+    nonce_seconds: float = 840
+    poll_seconds: float = 1
+    poll_most_seconds: float = 10
+    card_seconds: float = 3
+    sweep_seconds: float = 1
+
+
+class Log(Protocol):
+    """The part of a structlog logger that the road needs."""
+
+    def info(self, event: str, **facts: object) -> object: ...
+
+    def error(self, event: str, **facts: object) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The ports and the rest of what the road needs; `wiring` makes it, tests make their own."""
+
+    store: Store
+    reads: CloudReads
+    changes: CloudChanges
+    words: CloudWords
+    people: People
+    notifier: Notifier
+    operations: Operations
+    policy: Callable[[], Policy | None]
+    clock: Callable[[], datetime]
+    new_id: Callable[[], str]
+    sleep: Callable[[float], Awaitable[None]]
+    log: Log
+    timings: Timings = field(default_factory=Timings)
+
+
+class TurnedDown(OtabrakeError):
+    """A delivery that is answered with a no: what the person is told, and one word on why for the audit."""
+
+    def __init__(self, notice: Notice, *, why: str, proposal_id: str | None = None) -> None:
+        super().__init__(why)
+        self.notice = notice
+        self.why = why
+        self.proposal_id = proposal_id
+
+
+async def move(
+    means: Means,
+    before: Proposal,
+    answer: Answer,
+    *,
+    name: EntryName,
+    actor: str = BOT,
+    facts: Mapping[str, Fact] | None = None,
+    posts: Sequence[Post] = (),
+    handled: str | None = None,
+) -> Proposal | None:
+    """One step: the new state, its audit entry and what it owes, or None if somebody was faster."""
+    now = means.clock()
+    after = advance(before, answer, now)
+    entry = Entry(name, now, actor, before.proposal_id, facts or {})
+    if not await means.store.save(Transition(before, after, (entry,), tuple(posts), handled)):
+        return None
+    means.notifier.wake()
+    means.log.info(name.value, proposal=before.proposal_id, state=after.state.value, actor=actor, **(facts or {}))
+    return after
+
+
+async def keep(means: Means, before: Proposal, answer: Answer, *, posts: Sequence[Post] = ()) -> Proposal | None:
+    """Keeps what was read meanwhile, with no audit entry: nothing was done. None if somebody was faster."""
+    after = advance(before, answer, means.clock())
+    if not await means.store.save(Transition(before, after, (), tuple(posts))):
+        return None
+    if posts:
+        means.notifier.wake()
+    return after
+
+
+async def reply(
+    means: Means, *, lane: str, to: ReplyTo, notice: Notice, entry: Entry, preview: Preview | None = None
+) -> None:
+    """Answers the delivery `lane` for one person alone, with its audit entry."""
+    post = Post(PostKind.REPLY, lane, notice, to, preview)
+    await means.store.record(entries=(entry,), posts=(post,), handled=lane)
+    means.notifier.wake()
+    means.log.info(entry.name.value, actor=entry.actor, proposal=entry.proposal_id, **entry.facts)
+
+
+def showing(proposal_id: str) -> tuple[Post, Post]:
+    """The proposal's card and buttons are to be made true."""
+    return Post(PostKind.CARD, proposal_id), Post(PostKind.BUTTONS, proposal_id)
+
+
+def private(proposal: Proposal, notice: Notice) -> Post:
+    return Post(PostKind.REPLY, proposal.proposal_id, notice, proposal.reply_to)
+
+
+def decide_on(policy: Policy, proposal: Proposal, actor: Actor, preview: Preview) -> Decision:
+    """What the policy says of this proposal: both where it was typed and where its card stands must be allowed."""
+    typed_in = decide(policy, question_of(proposal, actor, preview, channel=proposal.reply_to.place.channel))
+    if not typed_in.is_allowed or proposal.reply_to.place.channel == proposal.place.channel:
+        return typed_in
+    return decide(policy, question_of(proposal, actor, preview, channel=proposal.place.channel))
+
+
+def decide_at_card(policy: Policy, proposal: Proposal, actor: Actor, preview: Preview) -> Decision:
+    """What the policy says of an answer given where the card stands."""
+    return decide(policy, question_of(proposal, actor, preview, channel=proposal.place.channel))
+
+
+def question_of(proposal: Proposal, actor: Actor, preview: Preview, *, channel: str | None) -> Question:
+    devices = preview.devices
+    return Question(
+        actor=actor,
+        operation=proposal.operation,
+        channel=channel,
+        instance=proposal.target.instance,
+        product=preview.job.product or Unknown.UNKNOWN,
+        touches=preview.touches,
+        devices=Unknown.UNKNOWN if devices is None else devices,
+    )

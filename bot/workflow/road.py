@@ -1,0 +1,161 @@
+"""The road: whatever was received, from its row to its last line.
+
+The road writes a delivery down before it is acknowledged, answers it in a task of its own group, and carries proposals
+on from their rows; a sweep every second finds what no task of this process is working on (after a restart: all of it).
+What it does not do: share work with another process. One `serve` works on a database at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from bot.audit import Entry, EntryName, Fact
+from bot.errors import OutOfTurn, StoreUnavailable
+from bot.model import Ask, Delivery, Outcome, OutcomeCode, Post, PostKind
+from bot.proposals import ENDS, Ended, Proposal, State
+from bot.workflow import sentences
+from bot.workflow.answering import expire, handle_click
+from bot.workflow.asking import handle_ask, offer
+from bot.workflow.calling import call_approved, find_out, go_on_calling
+from bot.workflow.following import follow
+from bot.workflow.means import Means, TurnedDown, move, reply, showing
+
+ATTEMPTS = 5
+"""A piece of work that fails so often for a reason of our own is ended, and says so."""
+
+_ON: dict[State, Callable[[Means, Proposal], Awaitable[None]]] = {
+    State.RECEIVED: offer,
+    State.OFFERED: expire,
+    State.APPROVED: call_approved,
+    State.CALLING: go_on_calling,
+    State.UNKNOWN: find_out,
+    State.FOLLOWING: follow,
+}
+
+
+class Road:
+    """Owns the tasks that answer deliveries and carry proposals on. Use it as a context: `async with Road(means)`."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures: Counter[str] = Counter()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.is_taking_work = False
+
+    async def __aenter__(self) -> Road:
+        self.is_taking_work = True
+        self._sweeper = asyncio.create_task(self._sweep(), name="sweep")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stops at once: whatever is under way goes on from its row at the next start."""
+        self.is_taking_work = False
+        tasks = [*self._tasks.values(), *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def receive(self, delivery: Delivery) -> bool:
+        """Writes a delivery down and starts on it. False: it was seen before. Raises `StoreUnavailable`."""
+        is_new = await self._means.store.receive(delivery)
+        if is_new:
+            self._start(delivery.delivery_id, self._answer(delivery))
+        return is_new
+
+    async def drain(self) -> None:
+        """Waits until nothing of this process is under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _start(self, key: str, work: Awaitable[str | None]) -> None:
+        if not self.is_taking_work or key in self._tasks:
+            if asyncio.iscoroutine(work):
+                work.close()
+            return
+        task = asyncio.create_task(self._guarded(key, work), name=key)
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def _guarded(self, key: str, work: Awaitable[str | None]) -> None:
+        """One boundary around all work: a database that is away is waited for, anything else is counted and logged."""
+        try:
+            follow_up = await work
+        except StoreUnavailable as error:
+            self._means.log.error("work interrupted", key=key, why=str(error))
+        except OutOfTurn:
+            return  # somebody else moved the proposal on meanwhile
+        except Exception as error:  # the sweep tries again, and gives up after ATTEMPTS
+            self._failures[key] += 1
+            self._means.log.error("work failed", key=key, failures=self._failures[key], exc_info=error)
+        else:
+            self._failures.pop(key, None)
+            if follow_up is not None:
+                self._start(follow_up, self._carry_on(follow_up))
+
+    async def _answer(self, delivery: Delivery) -> str | None:
+        """The id of the proposal to carry on with, if there is one; a no is told to the person alone."""
+        content = delivery.content
+        try:
+            if self._failures[delivery.delivery_id] >= ATTEMPTS:
+                raise TurnedDown(sentences.broken(delivery.delivery_id), why="broken")
+            if isinstance(content, Ask):
+                return await handle_ask(self._means, delivery, content)
+            return await handle_click(self._means, delivery, content)
+        except TurnedDown as no:
+            await self._turn_down(delivery, no)
+            return None
+
+    async def _turn_down(self, delivery: Delivery, no: TurnedDown) -> None:
+        facts: dict[str, Fact] = {"why": no.why}
+        name = EntryName.CLICK_REFUSED
+        if isinstance(ask := delivery.content, Ask):
+            name = EntryName.REFUSED
+            facts |= {"operation": ask.operation, "instance": ask.instance, "job": ask.job}
+        entry = Entry(name, self._means.clock(), delivery.reply_to.user_id, no.proposal_id, facts)
+        await reply(self._means, lane=delivery.delivery_id, to=delivery.reply_to, notice=no.notice, entry=entry)
+
+    async def _carry_on(self, proposal_id: str) -> None:
+        """Goes on with a proposal, state by state, until it waits for people or is over."""
+        version = -1
+        while True:
+            proposal = await self._means.store.fetch_proposal(proposal_id)
+            if proposal is None or proposal.state is State.FINISHED or proposal.version == version:
+                return
+            if proposal.state is State.OFFERED and not self._is_expired(proposal):
+                return
+            if self._failures[proposal_id] >= ATTEMPTS:
+                await self._give_up(proposal)
+                return
+            version = proposal.version
+            await _ON[proposal.state](self._means, proposal)
+
+    def _is_expired(self, proposal: Proposal) -> bool:
+        return proposal.offer is not None and self._means.clock() >= proposal.offer.expires_at
+
+    async def _give_up(self, proposal: Proposal) -> None:
+        codes = ENDS[proposal.state]
+        code = OutcomeCode.UNKNOWN_OUTCOME if OutcomeCode.UNKNOWN_OUTCOME in codes else OutcomeCode.NOT_DONE
+        notice = sentences.broken(proposal.proposal_id)
+        posts = (Post(PostKind.BROADCAST, proposal.proposal_id, notice), *showing(proposal.proposal_id))
+        ended = Ended(Outcome(code, notice))
+        await move(self._means, proposal, ended, name=EntryName.ENDED, facts={"outcome": code.value}, posts=posts)
+
+    async def _sweep(self) -> None:
+        """Every second: deliveries nobody answers and proposals nobody carries on."""
+        while True:
+            try:
+                await self.sweep_once()
+            except StoreUnavailable as error:
+                self._means.log.error("sweep interrupted", why=str(error))
+            await self._means.sleep(self._means.timings.sweep_seconds)
+
+    async def sweep_once(self) -> None:
+        for delivery in await self._means.store.fetch_open_deliveries():
+            if delivery.delivery_id not in self._tasks:
+                self._start(delivery.delivery_id, self._answer(delivery))
+        for proposal_id in await self._means.store.fetch_work(self._means.clock()):
+            if proposal_id not in self._tasks:
+                self._start(proposal_id, self._carry_on(proposal_id))

@@ -1,0 +1,394 @@
+"""What the road says to people: one function a sentence, values in, a `Notice` out.
+
+Plain text only; markup, mentions and buttons are the edge's. Numbers that are not known are called unknown.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from datetime import datetime
+
+from bot.model import (
+    Counts,
+    Decision,
+    Job,
+    JobKind,
+    JobState,
+    Notice,
+    OutcomeCode,
+    Preview,
+    Requirements,
+    StepKind,
+    TaskState,
+    Touch,
+)
+from bot.operations import Kind, Operation
+from bot.proposals import Proposal
+
+_WORDS = {
+    TaskState.CONFIRM: "waiting for a confirmation in the app",
+    TaskState.QUEUED: "queued",
+    TaskState.NOTIFIED: "notified",
+    TaskState.IN_PROGRESS: "in progress",
+    TaskState.SUCCEEDED: "on the new version",
+    TaskState.FAILED: "failed",
+    TaskState.CANCELED: "cancelled",
+}
+
+OVER = (JobState.COMPLETED, JobState.CANCELED)
+
+
+def number(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
+
+
+def job_line(job: Job) -> str:
+    """One line that says which rollout this is."""
+    versions = " → ".join(part for part in (", ".join(job.src_versions), job.dest_version) if part)
+    parts = [job.firmware, versions, f"product {job.product}" if job.product else "", f"{job.kind} rollout"]
+    return " · ".join(part for part in parts if part)
+
+
+def effect_lines(preview: Preview) -> tuple[str, ...]:
+    """What this call will and will not stop, in three parts, and what it cannot reach."""
+    touched = preview.touched_states
+    counts = preview.counts
+    lines = []
+    not_told = [state for state in (TaskState.CONFIRM, TaskState.QUEUED) if state in touched]
+    if not_told:
+        lines.append(f"Will not start: {_each(counts, not_told)}")
+    if TaskState.NOTIFIED in touched:
+        lines.append(f"Probably stops: {_each(counts, [TaskState.NOTIFIED])} (told; may be flashing unreported)")
+    if TaskState.IN_PROGRESS in touched:
+        lines.append(f"May finish anyway: {_each(counts, [TaskState.IN_PROGRESS])} (asked to stop mid-way)")
+    left = [state for state in preview.counts.by_state if state in _OPEN and state not in touched]
+    if left:
+        lines.append(f"Not asked to stop: {_each(counts, left)}")
+    lines.append(f"Out of reach: {_each(counts, (TaskState.SUCCEEDED, TaskState.FAILED))}")
+    return tuple(lines)
+
+
+_OPEN = (TaskState.CONFIRM, TaskState.QUEUED, TaskState.NOTIFIED, TaskState.IN_PROGRESS)
+
+
+def count_lines(counts: Counts) -> tuple[str, ...]:
+    return tuple(f"{_WORDS[state].capitalize()}: {number(counts.by_state.get(state))}" for state in TaskState)
+
+
+def _each(counts: Counts, states: Iterable[TaskState]) -> str:
+    """The numbers in words; ≈ because devices move while they are read."""
+    parts = []
+    for state in states:
+        count = counts.by_state.get(state)
+        parts.append(f"unknown number {_WORDS[state]}" if count is None else f"≈{count:,} {_WORDS[state]}")
+    return ", ".join(parts)
+
+
+def second_step_line(preview: Preview, operation: Operation) -> str | None:
+    steps = {step.kind for step in operation.steps(preview)}
+    if preview.job.kind is JobKind.DYNAMIC and StepKind.CANCEL_STRATEGY not in steps:
+        return "Needs a second step: this dynamic rollout keeps matching new devices until it is halted (/ota halt)."
+    return None
+
+
+def shown(preview: Preview) -> Notice:
+    job = preview.job
+    return Notice(f"Rollout {job.job_id} is {job.state.replace('_', ' ').lower()}.", (job_line(job),))
+
+
+def dry_run(preview: Preview, operation: Operation, decision: Decision) -> Notice:
+    verdict = "the policy allows it" if decision.is_allowed else "the policy denies it"
+    lines = [
+        job_line(preview.job),
+        *effect_lines(preview),
+        *decision.reasons,
+        *requirement_lines(decision.requirements),
+    ]
+    second = second_step_line(preview, operation)
+    return Notice(
+        f"Dry run of {operation.name} on {preview.job.job_id}: {verdict}; nothing was sent.",
+        (*lines, second) if second else tuple(lines),
+    )
+
+
+def requirement_lines(requirements: Requirements) -> tuple[str, ...]:
+    return ("A reason is required: end the line with because …",) if requirements.reason else ()
+
+
+def denied(operation: str, decision: Decision) -> Notice:
+    return Notice(f"Not done: the policy does not allow {operation} here for you. Nothing was sent.", decision.reasons)
+
+
+def no_policy(command: str | None) -> Notice:
+    return Notice(
+        "Not done: there is no valid policy, so nothing is allowed. Nothing was sent.",
+        ("Whoever runs otabrake can see what is wrong with: otabrake policy check", *_by_hand(command)),
+        command,
+    )
+
+
+def not_let_in(why: str) -> Notice:
+    return Notice(f"Not done: {why} Nothing was sent.")
+
+
+def people_unavailable(command: str | None) -> Notice:
+    return Notice(
+        "Not done: Slack did not tell me who you are, and without that nobody is let in. Nothing was sent.",
+        ("Try again in a moment.", *_by_hand(command)),
+        command,
+    )
+
+
+def _by_hand(command: str | None) -> tuple[str, ...]:
+    return ("If it cannot wait, somebody with a key can run:",) if command else ()
+
+
+def unknown_instance(name: str, known: Iterable[str]) -> Notice:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known instances: {', '.join(names) or 'none'}."
+    return Notice(f"Not done: there is no instance called {name}. {hint}")
+
+
+def which_instance(job: str, verb: str, names: Iterable[str]) -> Notice:
+    names = sorted(names)
+    return Notice(
+        "Not done: I can't tell which instance you mean. Say it with on:",
+        tuple(f"/ota {verb} {job} on {name}" for name in names),
+    )
+
+
+def no_channel(instance: str) -> Notice:
+    return Notice(
+        f"Not done: a confirmation card needs a channel, and {instance} has none in the policy. "
+        "Type the same line in a channel."
+    )
+
+
+def already_waiting(pending: Proposal) -> Notice:
+    return Notice(
+        "The same stop is already waiting for a yes: its card stands in the channel, and you can confirm it there "
+        "if the policy allows it for you. Nothing new was made."
+    )
+
+
+def needs_reason(operation: Operation, proposal: Proposal) -> Notice:
+    flags = [f"--{param.flag}" for param in operation.params if param.name in proposal.params]
+    line = " ".join(["/ota", operation.verb, proposal.target.job, "on", proposal.target.instance, *flags, "because …"])
+    return Notice("Not done: the policy requires a reason for this. Say it again with one:", (line,))
+
+
+def nothing_to_stop(preview: Preview) -> Notice:
+    job = preview.job
+    if job.state in OVER:
+        text = f"Nothing to stop: the rollout is already {job.state.lower()}. Nothing was sent."
+    else:
+        text = "Nothing to stop: no device is in a state that this call names. Nothing was sent."
+    second = (
+        ("This dynamic rollout still matches new devices. To end that: /ota halt " + job.job_id,)
+        if job.kind is JobKind.DYNAMIC and job.state not in OVER
+        else ()
+    )
+    return Notice(text, (job_line(job), *second, *effect_lines(preview)))
+
+
+def not_read(explained: Notice, command: str | None) -> Notice:
+    """The cloud could not be asked about the job: nothing can be offered."""
+    return Notice(
+        f"Not done: {_lower_first(explained.text)} Nothing was changed.",
+        (*explained.lines, *_by_hand(command)),
+        command,
+        explained.reference,
+    )
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+# At a click.
+
+
+def unknown_card() -> Notice:
+    return Notice("That card is not known here. Nothing was done; ask again with /ota.")
+
+
+def out_of_date() -> Notice:
+    return Notice("That offer is out of date: newer numbers stand in the thread. Look at them and confirm there.")
+
+
+def too_late() -> Notice:
+    return Notice("Your click arrived too late to count. Nothing was done by it; click again.")
+
+
+def expired() -> Notice:
+    return Notice("This offer has expired. Nothing was sent. Ask again with /ota.")
+
+
+def no_longer_waiting(proposal: Proposal) -> Notice:
+    if proposal.outcome is not None:
+        return Notice(f"It is over: {_lower_first(proposal.outcome.notice.text)}")
+    return Notice("It is already confirmed and on its way; the thread shows how it goes.")
+
+
+def confirmation_needs_reason() -> Notice:
+    return Notice(
+        "Your yes does not count: the policy now requires a reason, and this was asked without one. "
+        "Ask again with … because …"
+    )
+
+
+def click_denied(decision: Decision) -> Notice:
+    return Notice("Your click does not count: the policy does not allow it for you here.", decision.reasons)
+
+
+def dismissal_denied() -> Notice:
+    return Notice("Only the person who asked, or somebody who could confirm it, may dismiss this.")
+
+
+def dismissed() -> Notice:
+    return Notice("Dismissed. Nothing was sent to the cloud.")
+
+
+def ended_expired() -> Notice:
+    return Notice("Expired without a yes. Nothing was sent to the cloud. Ask again with /ota.")
+
+
+# At the re-check and the call.
+
+
+def changed(before: Preview, after: Preview) -> Notice:
+    lines = []
+    if before.job.state is not after.job.state:
+        lines.append(f"The rollout was {_said(before.job.state)}, it is now {_said(after.job.state)}.")
+    if before.job.kind is not after.job.kind:
+        lines.append(f"It was a {before.job.kind} rollout, it is now a {after.job.kind} one.")
+    if before.job.firmware_id != after.job.firmware_id:
+        lines.append("It now carries another firmware.")
+    return Notice("Nothing was sent yet: the rollout changed after the numbers that were confirmed.", tuple(lines))
+
+
+def _said(state: JobState) -> str:
+    return state.replace("_", " ").lower()
+
+
+def denied_now(decision: Decision) -> Notice:
+    return Notice("Nothing was sent: at the last look the policy no longer allows it.", decision.reasons)
+
+
+def never_sent(explained: Notice | None, done: tuple[StepKind, ...] = ()) -> Notice:
+    why = explained.text if explained else "The confirmation was too long ago when the call could be made."
+    said = "Nothing was sent to the cloud." if not done else f"{_done(done)} What was left was not sent."
+    lines = explained.lines if explained else ("Ask again with /ota.",)
+    return Notice(f"{said} {why}", lines, reference=explained.reference if explained else None)
+
+
+_STEP_WORDS = {
+    StepKind.CANCEL_STRATEGY: "cancelling the strategy",
+    StepKind.CANCEL_TASKS: "cancelling the tasks",
+}
+
+
+def _done(done: Iterable[StepKind]) -> str:
+    return f"Accepted before that: {', '.join(_STEP_WORDS[step] for step in done)}."
+
+
+def refused(step: StepKind, explained: Notice, done: tuple[StepKind, ...]) -> Notice:
+    lines = (*explained.lines, _done(done)) if done else explained.lines
+    return Notice(
+        f"The cloud refused {_STEP_WORDS[step]}: {_lower_first(explained.text)}",
+        lines,
+        explained.command,
+        explained.reference,
+    )
+
+
+def accepted(step: StepKind, *, is_last: bool, request_id: str | None, detail: str | None, at: datetime) -> Notice:
+    time = at.strftime("%H:%M:%S UTC")
+    said = f"The cloud accepted {_STEP_WORDS[step]} at {time}." if detail is None else detail
+    watching = "That does not mean that devices stopped: I am watching them." if is_last else "The next step follows."
+    return Notice(f"{said} {watching}", reference=request_id)
+
+
+def arrived_unanswered() -> str:
+    return "The cloud's answer was lost, but it has the call: it refused a second copy of it."
+
+
+def lost(step: StepKind, why: str) -> Notice:
+    return Notice(
+        f"The answer to {_STEP_WORDS[step]} was lost ({why}). Whether it arrived is not known yet: I am finding out."
+    )
+
+
+def goal_reached_unconfirmed(counts: Counts) -> Notice:
+    return Notice(
+        "No answer came to the call, but the goal is reached: nothing that it names is left. "
+        "Whether that was this call is not known.",
+        count_lines(counts),
+    )
+
+
+def unknown_outcome(why: str, command: str | None) -> Notice:
+    return Notice(
+        f"Unknown: the call may or may not have arrived ({why}). Look with /ota status, and stop it again if needed.",
+        _by_hand(command),
+        command,
+    )
+
+
+# After the call.
+
+
+def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving: int, spared: int) -> Notice:
+    """What the devices did since the call. `spared`: in progress, and not asked to stop."""
+    heads = {
+        OutcomeCode.STOPPED: "Stopped.",
+        OutcomeCode.PARTLY_STOPPED: "Partly stopped.",
+        OutcomeCode.NOT_STOPPED: "Not stopped.",
+    }
+    lines = []
+    if spared:
+        lines.append(f"{spared:,} were in progress and were not asked to stop; they may finish.")
+    if moving:
+        lines.append("Some devices still move although they were asked to stop. Look again with /ota status.")
+    if finished:
+        lines.append("Devices on the new version stay on it: ship them a higher version.")
+    return Notice(
+        f"{heads[code]} Stopped {stopped:,}, finished anyway {finished:,}, failed {failed:,}, still moving {moving:,}.",
+        tuple(lines),
+    )
+
+
+def never_seen(follow_seconds: float) -> Notice:
+    minutes = round(follow_seconds / 60)
+    return Notice(
+        f"The cloud accepted the call, but for {minutes} min it did not tell what the devices did. "
+        "Look with /ota status."
+    )
+
+
+def broken(reference: str) -> Notice:
+    return Notice(
+        "Something broke inside otabrake. Nothing was sent for this; ask again, and show this reference to whoever "
+        "runs it.",
+        reference=reference,
+    )
+
+
+def touches_words(touches: Iterable[Touch]) -> str:
+    return ", ".join(sorted(touch.replace("_", " ").lower() for touch in touches))
+
+
+def help_text(operations: Iterable[Operation]) -> Notice:
+    lines = []
+    for operation in operations:
+        mark = "" if operation.kind is Kind.READ else " (asks first)"
+        lines += [f"/ota {operation.usage}", f"    {operation.help}{mark}"]
+    return Notice("What I can do:", (*lines, "/ota help [<command>]", "    This text, or more about one command."))
+
+
+def help_on(operation: Operation) -> Notice:
+    flags = tuple(f"--{param.flag}: {param.help}" for param in operation.params)
+    examples = tuple(f"/ota {example}" for example in operation.examples)
+    return Notice(f"/ota {operation.usage}", (operation.help, *flags, "For example:", *examples))
