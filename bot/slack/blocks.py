@@ -6,6 +6,7 @@ https://docs.slack.dev/reference/block-kit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,9 @@ Block = dict[str, Any]
 HEADER_LENGTH = 150
 SECTION_LENGTH = 3000
 BUTTON_LENGTH = 75
-FALLBACK_LENGTH = 3900
+TEXT_LENGTH = 3900
+NOTHING = "–"
+_HALF_ENTITY = re.compile(r"&[a-z]{0,3}…$")
 
 
 def cut(text: str, length: int) -> str:
@@ -27,7 +30,13 @@ def escaped(text: str) -> str:
 
 
 def plain(text: str, length: int = SECTION_LENGTH) -> Block:
-    return {"type": "plain_text", "text": cut(text, length) or " ", "emoji": False}
+    return {"type": "plain_text", "text": cut(text.strip(), length) or NOTHING, "emoji": False}
+
+
+def fallback(parts: Iterable[str]) -> str:
+    """A message's own text, from parts that are not escaped yet."""
+    text = cut("\n".join(escaped(part) for part in parts if part.strip()), TEXT_LENGTH)
+    return _HALF_ENTITY.sub("…", text) or NOTHING
 
 
 def mrkdwn(text: str) -> Block:

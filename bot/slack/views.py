@@ -14,13 +14,13 @@ from bot.model import Counts, Notice, Offer, OutcomeCode, Post, Preview
 from bot.operations import Operation
 from bot.proposals import Proposal, State
 from bot.slack.blocks import (
-    FALLBACK_LENGTH,
     Block,
     actions,
     button,
     context,
     cut,
     escaped,
+    fallback,
     header,
     mrkdwn,
     plain,
@@ -30,6 +30,7 @@ from bot.slack.blocks import (
 from bot.slack.payloads import ActionId
 from bot.workflow.sentences import count_lines, effect_lines, job_line, second_step_line, touches_words
 
+NAME_LENGTH = 80
 _USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
 
 _STATE_WORDS = {
@@ -68,7 +69,7 @@ class Message:
 
 def mention(user_id: str) -> str:
     """A mention of a person we identified; anything that is no user id is shown as text."""
-    return f"<@{user_id}>" if _USER_ID.fullmatch(user_id) else escaped(user_id)
+    return f"<@{user_id}>" if _USER_ID.fullmatch(user_id) else escaped(cut(user_id, NAME_LENGTH))
 
 
 def moment(at: datetime) -> str:
@@ -81,7 +82,8 @@ def _status(proposal: Proposal) -> str:
 
 
 def _title(proposal: Proposal, operation: Operation) -> str:
-    return f"{operation.verb.capitalize()} {proposal.target.job} on {proposal.target.instance}"
+    job, instance = cut(proposal.target.job, NAME_LENGTH), cut(proposal.target.instance, NAME_LENGTH)
+    return f"{operation.verb.capitalize()} {job} on {instance}"
 
 
 def card(proposal: Proposal, operation: Operation) -> Message:
@@ -144,7 +146,9 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
 
 def _asks(preview: Preview, operation: Operation) -> str:
     named = touches_words(preview.touches)
-    return f"{operation.verb.capitalize()} the tasks that are {named}, of rollout {preview.job.job_id}?"
+    return (
+        f"{operation.verb.capitalize()} the tasks that are {named}, of rollout {cut(preview.job.job_id, NAME_LENGTH)}?"
+    )
 
 
 def no_buttons(proposal: Proposal, operation: Operation) -> Message:
@@ -190,5 +194,4 @@ def _notice_blocks(notice: Notice) -> list[Block]:
 
 
 def _message(parts: list[str] | tuple[str, ...], blocks: list[Block]) -> Message:
-    text = "\n".join(escaped(part) for part in parts if part)
-    return Message(cut(text, FALLBACK_LENGTH), tuple(blocks))
+    return Message(fallback(parts), tuple(blocks))

@@ -13,9 +13,10 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -29,6 +30,8 @@ Unit = Callable[[Connection], T]
 
 BUSY_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
+READERS = 2
+_WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 BATCH = 100
 """At most so many units share one commit."""
 
@@ -57,8 +60,9 @@ def open_database(url: str) -> Database:
 class Database:
     """What both databases share: an engine and a pool of threads."""
 
-    def __init__(self, engine: Engine, *, threads: int) -> None:
+    def __init__(self, engine: Engine, *, threads: int, reader: Engine | None = None) -> None:
         self.engine = engine
+        self._reader = reader or engine
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="database")
 
     async def run(self, unit: Unit[T]) -> T:
@@ -70,12 +74,13 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, unit)
 
     def _read(self, unit: Unit[T]) -> T:
-        with _translated(), self.engine.connect() as connection:
+        with _translated(), self._reader.connect() as connection:
             return unit(connection)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=True)
         self.engine.dispose()
+        self._reader.dispose()
 
 
 class PostgresDatabase(Database):
@@ -121,16 +126,20 @@ class SqliteDatabase(Database):
     """SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a power cut."""
 
     def __init__(self, url: str) -> None:
-        engine = create_engine(
-            url,
-            poolclass=QueuePool,
-            pool_size=3,
-            max_overflow=0,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        engine, reader = (
+            create_engine(
+                url,
+                poolclass=QueuePool,
+                pool_size=READERS,
+                max_overflow=0,
+                isolation_level="AUTOCOMMIT",
+                connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            )
+            for _ in range(2)
         )
-        event.listen(engine, "connect", _prepare_sqlite)
-        super().__init__(engine, threads=2)
+        event.listen(engine, "connect", partial(_prepare_sqlite, pragmas=_WRITING))
+        event.listen(reader, "connect", partial(_prepare_sqlite, pragmas=(*_WRITING, "query_only=ON")))
+        super().__init__(engine, threads=READERS, reader=reader)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
 
@@ -207,6 +216,6 @@ def _tell_all(batch: list[_Waiting]) -> None:
         waiting.tell()
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+def _prepare_sqlite(connection: sqlite3.Connection, record: object, *, pragmas: Iterable[str]) -> None:
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,130 @@
+"""Payloads as Slack really sends them become deliveries; strange ones become none, and never an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.model import Ask, Choice, Click, Delivery, Notice, Place, ReplyTo
+from bot.operations import Operations
+from bot.ops.jobs import OPERATIONS
+from bot.slack.gate import Admitted, Gate, Identity, Kind
+from bot.slack.payloads import ActionId, asked, clicked
+from tests.values import AT
+
+KNOWN = Operations.of(OPERATIONS)
+COMMAND = {
+    "token": "xxx",
+    "team_id": "T111",
+    "team_domain": "subdomain",
+    "channel_id": "C111",
+    "channel_name": "random",
+    "user_id": "U111",
+    "user_name": "someone",
+    "command": "/ota",
+    "text": "cancel J1 because it bricks",
+    "api_app_id": "A111",
+    "response_url": "https://hooks.slack.com/commands/T111/111/xxx",
+    "trigger_id": "111.222.xxx",
+}
+IN_THREAD: dict[str, Any] = {
+    "type": "block_actions",
+    "user": {"id": "U111", "username": "someone", "name": "someone", "team_id": "T111"},
+    "api_app_id": "A111",
+    "token": "xxx",
+    "container": {
+        "type": "message",
+        "message_ts": "1693635296.000500",
+        "thread_ts": "1693616242.466609",
+        "channel_id": "C111",
+        "is_ephemeral": False,
+    },
+    "trigger_id": "111.222.xxx",
+    "team": {"id": "T111", "domain": "xxx"},
+    "channel": {"id": "C111", "name": "random"},
+    "response_url": "https://hooks.slack.com/actions/T111/111/xxx",
+    "actions": [
+        {
+            "action_id": "proposal.confirm",
+            "block_id": "block_1",
+            "text": {"type": "plain_text", "text": "Cancel", "emoji": True},
+            "value": "0" * 32,
+            "type": "button",
+            "action_ts": "1606455407.603639",
+        }
+    ],
+}
+GATE = Gate(Identity("T111", "A111"), signing_secret=None)
+
+
+def admitted(body: dict[str, Any]) -> Admitted:
+    verdict = GATE.admit_socket(body)
+    assert isinstance(verdict, Admitted)
+    return verdict
+
+
+def test_a_command_becomes_an_ask_with_its_sender_its_place_and_a_way_to_answer() -> None:
+    made = asked(admitted(COMMAND), KNOWN, delivery_id="d1", now=AT)
+    reply_to = ReplyTo("U111", Place("C111"), "https://hooks.slack.com/commands/T111/111/xxx")
+    assert made == Delivery("d1", "command:111.222.xxx", reply_to, AT, Ask("job.cancel", "J1", reason="it bricks"))
+
+
+def test_a_direct_message_is_no_channel() -> None:
+    made = asked(admitted(COMMAND | {"channel_id": "D111"}), KNOWN, delivery_id="d1", now=AT)
+    assert isinstance(made, Delivery)
+    assert made.reply_to.place == Place(None)
+
+
+def test_a_command_that_cannot_be_read_becomes_an_answer() -> None:
+    assert isinstance(asked(admitted(COMMAND | {"text": "cancle J1"}), KNOWN, delivery_id="d1", now=AT), Notice)
+
+
+@pytest.mark.parametrize(
+    ("action_id", "choice"), [("proposal.confirm", Choice.CONFIRM), ("proposal.dismiss", Choice.DISMISS)]
+)
+def test_a_click_in_a_thread_becomes_an_answer_to_its_offer(action_id: str, choice: Choice) -> None:
+    body = IN_THREAD | {"actions": [IN_THREAD["actions"][0] | {"action_id": action_id}]}
+    made = clicked(admitted(body), delivery_id="d1", now=AT)
+    assert made is not None
+    assert made.content == Click(choice, "0" * 32)
+    assert made.reply_to.place == Place("C111", "1693616242.466609")
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        None,
+        [],
+        "x",
+        [None],
+        [{}],
+        [{"action_id": "other", "value": "1"}],
+        [{"action_id": "proposal.confirm"}],
+        [{"action_id": "proposal.confirm", "value": 7}],
+    ],
+)
+def test_a_click_on_something_else_is_none_of_ours(actions: object) -> None:
+    assert clicked(admitted(IN_THREAD | {"actions": actions}), delivery_id="d1", now=AT) is None
+
+
+def test_the_ids_on_the_wire_are_those_that_others_depend_on() -> None:
+    assert {each.value for each in ActionId} == {"proposal.confirm", "proposal.dismiss"}
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*IN_THREAD, *COMMAND), _JSON)))
+def test_no_payload_makes_the_translation_stumble(bent: dict[str, Any]) -> None:
+    json.dumps(bent)
+    for kind in Kind:
+        assert isinstance(asked(Admitted(kind, COMMAND | bent, "k"), KNOWN, delivery_id="d", now=AT), Delivery | Notice)
+        assert isinstance(clicked(Admitted(kind, IN_THREAD | bent, "k"), delivery_id="d", now=AT), Delivery | None)

@@ -1,0 +1,89 @@
+"""Values of the core that many tests start from; each can be bent with keyword arguments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bot.model import (
+    Actor,
+    Ask,
+    Counts,
+    Decision,
+    Delivery,
+    Effect,
+    Intent,
+    Job,
+    JobKind,
+    JobState,
+    Offer,
+    Place,
+    Preview,
+    ReplyTo,
+    Step,
+    StepKind,
+    Target,
+    TaskState,
+    Touch,
+)
+from bot.proposals import Proposal
+
+AT = datetime(2026, 3, 1, 3, 12, tzinfo=UTC)
+TARGET = Target("prod-shanghai", "7glPHmaDYLAYMD1HHutT02")
+STOPPABLE = frozenset({Touch.QUEUED, Touch.NOTIFIED, Touch.CONFIRM})
+REPLY_TO = ReplyTo("U0ONCALLA1", Place("C0INCIDENT"), "https://hooks.slack.com/commands/T0/1/x")
+
+
+def job(**bent: Any) -> Job:
+    made = Job(
+        TARGET.job, JobState.IN_PROGRESS, JobKind.STATIC, "fw-421", "gateway-fw", "a1Gateway01", "4.2.1", ("4.2.0",)
+    )
+    return replace(made, **bent)
+
+
+def counts(*, at: datetime = AT, **numbers: int | None) -> Counts:
+    """Counts by state name; what is not named is zero."""
+    return Counts({state: numbers.get(state.name, 0) for state in TaskState}, at)
+
+
+def preview(**bent: Any) -> Preview:
+    made = Preview(TARGET, job(), counts(QUEUED=212, NOTIFIED=30, IN_PROGRESS=12, SUCCEEDED=146), STOPPABLE)
+    return replace(made, **bent)
+
+
+def decision(**bent: Any) -> Decision:
+    return replace(Decision(Effect.ALLOW, ("on-call stops",), (), "digest"), **bent)
+
+
+def offer(**bent: Any) -> Offer:
+    return replace(Offer("0" * 32, preview(), decision(), AT, AT + timedelta(minutes=15)), **bent)
+
+
+def proposal(**bent: Any) -> Proposal:
+    made = Proposal(
+        proposal_id="p1",
+        operation="job.cancel",
+        params=frozenset(),
+        target=TARGET,
+        place=Place("C0INCIDENT"),
+        requester="U0ONCALLA1",
+        reason="4.2.1 bricks gateways",
+        created_at=AT,
+        reply_to=REPLY_TO,
+    )
+    return replace(made, **bent)
+
+
+def intent(nonce: str = "n1", **bent: Any) -> Intent:
+    step = Step(StepKind.CANCEL_TASKS, TARGET, STOPPABLE)
+    return replace(Intent(step, nonce, AT, "testid", AT + timedelta(seconds=10)), **bent)
+
+
+def delivery(key: str = "command:1", **bent: Any) -> Delivery:
+    content = Ask("job.cancel", TARGET.job, reason="4.2.1 bricks gateways")
+    return replace(Delivery(f"d-{key}", key, REPLY_TO, AT, content), **bent)
+
+
+def actor(**bent: Any) -> Actor:
+    return replace(Actor("U0ONCALLA1", frozenset({"S0614TZR7"}), AT), **bent)
