@@ -1,48 +1,89 @@
-"""Serving the bot over HTTP until it is told to stop."""
+"""Serving ASGI apps: the bot until it is told to stop, and others (the sandbox's) beside it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
 import uvicorn
 
+from bot.errors import ConfigurationError
 from bot.logs import configure_logs, get_log
 from bot.settings import Settings
 from bot.wiring import App, running
 
 STOP_SECONDS = 5
+BACKLOG = 2048
 
 
-def server_for(app: object, *, host: str, port: int) -> uvicorn.Server:
-    """A server of an ASGI app, quiet and without a lifespan of its own."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket (port 0: any that is free). Raises `ConfigurationError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            [
+                f"Cannot listen on {host} port {port} ({error.strerror or error}): choose another one (HOST, PORT, --port)."
+            ]
+        ) from error
+
+
+def _configuration(app: Any, *, has_lifespan: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on" if has_lifespan else "off",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
+
+
+async def serve_until_signal(app: Any, listening: socket.socket, *, has_lifespan: bool = False) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    await uvicorn.Server(_configuration(app, has_lifespan=has_lifespan)).serve(sockets=[listening])
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any, *, host: str = "127.0.0.1", port: int = 0, has_lifespan: bool = False) -> AsyncIterator[int]:
+    """Serves an app as long as the block runs; its port."""
+    listening = open_socket(host, port)
+    server = _Server(_configuration(app, has_lifespan=has_lifespan))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield int(listening.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
 
 
 async def serve_until_stopped(settings: Settings) -> None:
     """Runs a bot and serves it. On SIGTERM or SIGINT it stops taking requests, then work, and returns."""
     configure_logs()
+    listening = open_socket(settings.host, settings.port)
     async with running(settings) as app:
-        _say_ready(app)
-        server = server_for(app.asgi, host=settings.host, port=settings.port)
-        await server.serve()
+        _say_ready(app, listening)
+        await serve_until_signal(app.asgi, listening)
 
 
-def _say_ready(app: App) -> None:
-    settings = app.settings
+def _say_ready(app: App, listening: socket.socket) -> None:
     get_log().info(
         "serving",
-        host=settings.host,
-        port=settings.port,
-        mode="socket" if settings.is_socket_mode else "http",
+        host=app.settings.host,
+        port=listening.getsockname()[1],
+        mode="socket" if app.settings.is_socket_mode else "http",
         policy=app.policy.digest[:12] if app.policy is not None else None,
         refuses_everything=app.policy is None,
     )
