@@ -18,6 +18,7 @@ import click
 from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
 
 NO, WRONG, ABSENT = 1, 2, 3
+TOUCHES = ("SCHEDULED", "CONFIRM", "QUEUED", "NOTIFIED", "IN_PROGRESS")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,11 +35,9 @@ def serve() -> None:
 
     try:
         settings = read_configuration(os.environ)
-        _run(serve_until_stopped(settings))
     except ConfigurationError as error:
         _fail(WRONG, "otabrake cannot start. What to mend:", error.problems)
-    except DependencyAbsent as error:
-        _fail(ABSENT, "otabrake cannot start. What is missing:", [str(error)])
+    _serve(serve_until_stopped(settings))
 
 
 @main.group(invoke_without_command=True)
@@ -51,7 +50,7 @@ def sandbox(context: click.Context, port: int) -> None:
     if context.invoked_subcommand is None:
         from bot.sandbox.server import serve_sandbox
 
-        _run(serve_sandbox(port=port))
+        _serve(serve_sandbox(port=port))
 
 
 @sandbox.command("iot")
@@ -60,7 +59,7 @@ def sandbox_iot(port: int) -> None:
     """Serve the IoT simulator alone, for any SDK (access key testid, secret testsecret)."""
     from bot.sandbox.server import serve_iot
 
-    _run(serve_iot(port=port))
+    _serve(serve_iot(port=port))
 
 
 @sandbox.command("slack")
@@ -70,7 +69,7 @@ def sandbox_slack(port: int, app_url: str | None) -> None:
     """Serve the fake Slack alone, for any Bolt app."""
     from bot.sandbox.server import serve_slack
 
-    _run(serve_slack(port=port, app_url=app_url))
+    _serve(serve_slack(port=port, app_url=app_url))
 
 
 @main.group()
@@ -118,20 +117,49 @@ def policy_check(folder: Path, as_json: bool) -> None:
 @click.option("--channel", help="The id of the channel it is asked in; without it, a direct message.")
 @click.option("--instance", required=True, help="The name of an instance.")
 @click.option("--product", help="The product key of the job; without it, unknown.")
-@click.option("--touches", help="What the call names, such as QUEUED,NOTIFIED; without it, unknown.")
+@click.option("--touches", multiple=True, type=click.Choice(TOUCHES), help="What the call names; without it, unknown.")
 @click.option("--devices", type=click.IntRange(0), help="How many devices it touches; without it, unknown.")
 @click.argument("operation")
-def policy_explain(folder: Path, user: str, operation: str, **facts: Any) -> None:
+def policy_explain(
+    folder: Path,
+    user: str,
+    operation: str,
+    groups: tuple[str, ...],
+    channel: str | None,
+    instance: str,
+    product: str | None,
+    touches: tuple[str, ...],
+    devices: int | None,
+) -> None:
     """Show every rule considered for OPERATION (such as job.cancel), and why it matched or not. Exit code 1: denied."""
-    from bot.inquiry import explain_question
+    from datetime import UTC, datetime
+
+    from bot.model import UNKNOWN, Actor, Question, Touch
+    from bot.policy.explain import explain, render
+    from bot.wiring import OPERATIONS, load_policy
 
     try:
-        text, is_allowed = explain_question(folder, user=user, operation=operation, **facts)
-    except (PolicyInvalid, ConfigurationError) as error:
-        problems = error.complaints if isinstance(error, PolicyInvalid) else error.problems
-        _fail(WRONG, "That cannot be explained:", problems)
-    click.echo(text)
-    sys.exit(0 if is_allowed else NO)
+        loaded = load_policy(folder)
+    except PolicyInvalid as error:
+        _fail(WRONG, f"{folder} is not a valid policy:", error.complaints)
+    if operation not in OPERATIONS.names():
+        _fail(WRONG, f"There is no operation {operation}.", [f"known: {', '.join(OPERATIONS.names())}"])
+    if instance not in loaded.instances:
+        _fail(WRONG, f"There is no instance {instance}.", [f"known: {', '.join(loaded.instances)}"])
+    trace = explain(
+        loaded,
+        Question(
+            actor=Actor(user, frozenset(groups), datetime.now(UTC)),
+            operation=operation,
+            channel=channel,
+            instance=instance,
+            product=product or UNKNOWN,
+            touches=frozenset(Touch(word) for word in touches) or UNKNOWN,
+            devices=UNKNOWN if devices is None else devices,
+        ),
+    )
+    click.echo(render(trace))
+    sys.exit(0 if trace.decision.is_allowed else NO)
 
 
 @main.group()
@@ -178,14 +206,18 @@ def _on_database(work: Any) -> Any:
         _fail(ABSENT, "The database cannot be used. Check OTABRAKE_DATABASE_URL:", [str(error)])
 
 
-def _run(main_task: Coroutine[Any, Any, None]) -> None:
-    """Runs until it ends or is interrupted, on uvloop where there is one."""
+def _serve(serving: Coroutine[Any, Any, None]) -> None:
+    """Runs a server until it ends or is interrupted, on uvloop where there is one."""
     try:
-        import uvloop
+        import uvloop as runner
     except ImportError:
-        asyncio.run(main_task)
-    else:
-        uvloop.run(main_task)
+        runner = asyncio
+    try:
+        runner.run(serving)
+    except ConfigurationError as error:
+        _fail(WRONG, "otabrake cannot start. What to mend:", error.problems)
+    except DependencyAbsent as error:
+        _fail(ABSENT, "otabrake cannot start. What is missing:", [str(error)])
 
 
 def _fail(code: int, headline: str, problems: tuple[str, ...] | list[str]) -> NoReturn:

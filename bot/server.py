@@ -34,9 +34,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            [
-                f"Cannot listen on {host} port {port} ({error.strerror or error}): choose another one (HOST, PORT, --port)."
-            ]
+            [f"Cannot listen on {host} port {port} ({error.strerror or error}): choose another (HOST, PORT, --port)."]
         ) from error
 
 

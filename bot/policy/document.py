@@ -21,7 +21,6 @@ class Page:
 
     name: str
     complaints: list[str] = field(default_factory=list)
-    _seen: set[int] = field(default_factory=set)
 
     def complain(self, node: yaml.Node | None, what: str) -> None:
         mark = node.start_mark if node is not None else None
@@ -40,7 +39,7 @@ class Page:
             self.complaints.append(f"{self.name}:{line}:1: this is not UTF-8 text; save the file as UTF-8")
             return None
         try:
-            return yaml.compose(text, Loader=_Loader)
+            root = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f"{mark.line + 1}:{mark.column + 1}" if mark is not None else "1:1"
@@ -49,14 +48,30 @@ class Page:
             self.complaints.append(f"{self.name}:1:1: this cannot be read as YAML ({str(error).splitlines()[0]})")
         except RecursionError:
             self.complaints.append(f"{self.name}:1:1: this is nested too deeply")
+        else:
+            return None if root is None or self._has_aliases(root) else root
         return None
+
+    def _has_aliases(self, root: yaml.Node) -> bool:
+        """Whether a node stands in two places; complains once. Each node is looked at once, however often it stands."""
+        seen: set[int] = set()
+        waiting = [root]
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:
+                self.complain(node, "this is used again by an alias (*name), which is not read; write it out each time")
+                return True
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                waiting += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                waiting += node.value
+        return False
 
     def fields(self, node: yaml.Node, known: Iterable[str] | None, what: str) -> Mapping[str, yaml.Node]:
         """The entries of a mapping; `known` are the keys it may have (None: any)."""
         if not isinstance(node, yaml.MappingNode):
             self.complain(node, f"{what} must be a mapping of `key: value`")
-            return {}
-        if self._is_alias(node):
             return {}
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
@@ -74,8 +89,6 @@ class Page:
         if not isinstance(node, yaml.SequenceNode):
             self.complain(node, f"{what} must be a list, such as [a, b]")
             return []
-        if self._is_alias(node):
-            return []
         if not node.value:
             self.complain(node, f"{what} must not be empty; name at least one, or leave the key out")
         return list(node.value)
@@ -83,8 +96,6 @@ class Page:
     def text(self, node: yaml.Node, what: str) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
             self.complain(node, f"{what} must be a text")
-            return None
-        if self._is_alias(node):
             return None
         if not node.value.strip():
             self.complain(node, f"{what} must not be empty")
@@ -109,13 +120,6 @@ class Page:
             self.complain(node, f"{what} must be a whole number, not {text!r}")
             return None
         return int(text)
-
-    def _is_alias(self, node: yaml.Node) -> bool:
-        if id(node) in self._seen:
-            self.complain(node, "aliases (*name) are not read; write it out at each place")
-            return True
-        self._seen.add(id(node))
-        return False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

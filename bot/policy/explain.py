@@ -31,8 +31,9 @@ def render(trace: Trace) -> str:
     if not lines:
         lines = [f"no rule names {trace.question.operation}"]
     verdict = "allowed" if trace.decision.is_allowed else "denied"
-    needs = " after a reason and a click" if trace.decision.requirements.reason else " after a click"
-    head = f"{trace.question.operation} on {trace.question.instance}: {verdict}{needs if trace.decision.is_allowed else ''}"
+    if trace.decision.is_allowed:
+        verdict += " after a reason and a click" if trace.decision.requirements.reason else " after a click"
+    head = f"{trace.question.operation} on {trace.question.instance}: {verdict}"
     return "\n".join([head, *lines, *trace.decision.reasons, f"policy {trace.decision.policy[:12]}"])
 
 

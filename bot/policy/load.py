@@ -1,7 +1,7 @@
 """From the files of a policy folder to a `Policy`, or to every complaint about them at once.
 
-Bytes in, values out: `folder.read_folder` reads the disk. The language is taught in `policies/README.md`. Files are merged
-by adding up; a name that is given twice is an error that names both places.
+Bytes in, values out: `folder.read_folder` reads the disk. The language is taught in `policies/README.md`. Files are
+merged by adding up; a name that is given twice is an error that names both places.
 """
 
 from __future__ import annotations

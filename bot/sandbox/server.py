@@ -22,7 +22,8 @@ from starlette.routing import Mount
 from bot.logs import configure_logs
 from bot.sandbox.fleet import Fleet
 from bot.sandbox.iot import create_iot_app, load_seed
-from bot.sandbox.slack import FakeSlack, create_slack_app
+from bot.sandbox.slack import create_slack_app
+from bot.sandbox.slack_fake import FakeSlack
 from bot.sandbox.workspace import load_workspace
 from bot.server import open_socket, serve_until_signal, served
 from bot.settings import Settings, read_settings
