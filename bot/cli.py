@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -209,15 +209,20 @@ def _on_database(work: Any) -> Any:
 def _serve(serving: Coroutine[Any, Any, None]) -> None:
     """Runs a server until it ends or is interrupted, on uvloop where there is one."""
     try:
-        import uvloop as runner
-    except ImportError:
-        runner = asyncio
-    try:
-        runner.run(serving)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serving)
     except ConfigurationError as error:
         _fail(WRONG, "otabrake cannot start. What to mend:", error.problems)
     except DependencyAbsent as error:
         _fail(ABSENT, "otabrake cannot start. What is missing:", [str(error)])
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _fail(code: int, headline: str, problems: tuple[str, ...] | list[str]) -> NoReturn:

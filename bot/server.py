@@ -70,10 +70,10 @@ async def served(app: Any, *, host: str = "127.0.0.1", port: int = 0, has_lifesp
 async def serve_until_stopped(settings: Settings) -> None:
     """Runs a bot and serves it. On SIGTERM or SIGINT it stops taking requests, then work, and returns."""
     configure_logs()
-    listening = open_socket(settings.host, settings.port)
-    async with running(settings) as app:
-        _say_ready(app, listening)
-        await serve_until_signal(app.asgi, listening)
+    with open_socket(settings.host, settings.port) as listening:
+        async with running(settings) as app:
+            _say_ready(app, listening)
+            await serve_until_signal(app.asgi, listening)
 
 
 def _say_ready(app: App, listening: socket.socket) -> None:

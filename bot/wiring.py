@@ -140,6 +140,7 @@ async def running(
     clock: Callable[[], datetime] = now,
     timings: Timings | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    budget: Budget | None = None,
 ) -> AsyncIterator[App]:
     """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start."""
     log = get_log()
@@ -168,7 +169,7 @@ async def running(
             instances=policy.instances if policy is not None else {},
             credentials=_credentials(policy, settings),
             http=http,
-            budget=Budget(),
+            budget=budget or Budget(),
             now=clock,
             new_nonce=new_id,
         )

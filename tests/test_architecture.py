@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors"},
     "logs": set(),
     "wiring": CORE | {"ops", "workflow", "slack", "alibaba", "storage", "settings", "logs"},
-    "server": {"logs", "settings", "wiring"},
+    "server": {"errors", "logs", "settings", "wiring"},
 }
 NO_INPUT_OUTPUT = {
     "asyncio",

@@ -24,7 +24,7 @@ _BROKEN = frozenset(
 )
 _EMPTY_CODES = frozenset(("", "200", "success", "ok"))
 _XML_DEPTH = 32
-_MESSAGE_CHARACTERS = 300
+MAX_MESSAGE_CHARACTERS = 300
 
 
 class Refusal(CloudRefused):
@@ -101,7 +101,7 @@ def plain_text(value: object) -> str:
     """Foreign text as one harmless line: no control characters, at most 300 characters."""
     text = value if isinstance(value, str) else "" if value is None or isinstance(value, (dict, list)) else str(value)
     line = " ".join("".join(character if character.isprintable() else " " for character in text[:2000]).split())
-    return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"
+    return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 1] + "…"
 
 
 def _parse_xml(body: bytes) -> object:

@@ -147,7 +147,7 @@ class AlibabaClient:
 
 async def _read_bounded(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise CloudLost(f"HTTP {response.status_code} with an answer of more than {MAX_ANSWER_BYTES} bytes")

@@ -136,6 +136,14 @@ class Fleet:
         self.now = now
         self.habits = habits or Habits()
         self.history: list[Effect] = []
+        named = [(firmware.firmware_id, firmware.instance_id, firmware.product_key) for firmware in firmwares]
+        named += [(job.facts.job_id, job.facts.instance_id, job.facts.product_key) for job in rollouts]
+        for name, instance_id, product_key in named:
+            if instance_id not in self.instances or product_key not in self.products:
+                raise ValueError(f"{name}: instance {instance_id!r} or product {product_key!r} is not described")
+        for job in rollouts:
+            if job.facts.firmware_id not in self.firmwares:
+                raise ValueError(f"{job.facts.job_id}: firmware {job.facts.firmware_id!r} is not described")
 
     @classmethod
     def from_seed(

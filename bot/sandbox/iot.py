@@ -10,9 +10,7 @@ Whoever reaches `/_sandbox/` may set faults, so keep it on this machine.
 from __future__ import annotations
 
 import asyncio
-import html
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from importlib import resources
@@ -30,10 +28,10 @@ from bot.sandbox.fleet import Fleet, FleetRefusal
 from bot.sandbox.iot_answers import OFFERED, Asked, EmptyRows, answer
 from bot.sandbox.iot_faults import Fault, FaultKind, Faults
 from bot.sandbox.iot_gateway import VERSION, Gateway, GatewayRefusal, Received, action_of
+from bot.sandbox.iot_rendering import written
 
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 _MOST_BYTES = 1_000_000
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PROXY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _RECOMMEND = "https://api.aliyun.com/troubleshoot?q={code}&product=Iot"
 
@@ -125,7 +123,7 @@ class _Simulator:
             method=request.method,
             path=request.scope.get("raw_path", b"/").decode("latin-1").partition("?")[0],
             query_string=request.scope["query_string"].decode("latin-1"),
-            headers={name: value for name, value in reversed(request.headers.items())},
+            headers=dict(reversed(request.headers.items())),
             body=await _body(request),
         )
         try:
@@ -171,7 +169,7 @@ class _Simulator:
                 "ErrorMessage": refusal.message,
             }
             status = self._business_error_status
-        return _written(received, f"{action}Response", body, status=status)
+        return written(received, f"{action}Response", body, status=status)
 
     def _instance(self, params: Mapping[str, str]) -> str:
         """The instance that the call means. An account with instances that have ids must name one."""
@@ -202,7 +200,7 @@ class _Simulator:
                 if not isinstance(fields, dict):
                     raise ValueError("a fault is an object")
                 self.faults.add(Fault.from_json(fields))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return JSONResponse({"error": str(error)}, status_code=400)
         return JSONResponse({"faults": [asdict(fault) for fault in self.faults.standing]})
 
@@ -256,7 +254,7 @@ def _gateway_error(received: Received, request_id: str, refusal: GatewayRefusal)
         "Message": refusal.message,
         "Recommend": _RECOMMEND.format(code=refusal.code),
     }
-    return _written(received, "Error", body, status=refusal.status)
+    return written(received, "Error", body, status=refusal.status)
 
 
 def _fault_error(received: Received, request_id: str, fault: Fault) -> Response:
@@ -266,34 +264,6 @@ def _fault_error(received: Received, request_id: str, fault: Fault) -> Response:
     if fault.kind is FaultKind.THROTTLE and fault.seconds:
         response.headers["x-acs-retry-after"] = str(round(fault.seconds * 1000))
     return response
-
-
-def _written(received: Received, root: str, body: Mapping[str, Any], *, status: int) -> Response:
-    if not received.wants_xml:
-        return JSONResponse(_given(body), status_code=status)
-    text = f'<?xml version="1.0" encoding="utf-8"?><{root}>{_xml(body)}</{root}>'
-    return Response(text, status, media_type="text/xml;charset=utf-8")
-
-
-def _given(value: Any) -> Any:
-    """Without the fields that have no value."""
-    if isinstance(value, Mapping):
-        return {name: _given(inner) for name, inner in value.items() if inner is not None}
-    return [_given(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _xml(value: Any) -> str:
-    """Elements for fields, and one element per row of a list."""
-    if not isinstance(value, Mapping):
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        return html.escape(_NOT_XML.sub("?", text), quote=False)
-    rows = [
-        (name, row)
-        for name, inner in value.items()
-        if inner is not None
-        for row in (inner if isinstance(inner, list) else [inner])
-    ]
-    return "".join([f"<{name}>{_xml(row)}</{name}>" for name, row in rows])
 
 
 async def _body(request: Request) -> bytes:

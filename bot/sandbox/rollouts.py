@@ -1,7 +1,7 @@
 """One rollout of the simulated fleet: its tasks as a function of time.
 
 Every task carries the moves it will make, computed once from a seed; what it is now is looked up. So nothing runs in
-the background, and the same seed, clock and calls give the same fleet. A cancel cuts the moves of the tasks that obey it.
+the background, and the same seed, clock and calls give the same fleet. A cancel cuts the moves of tasks that obey.
 
 It knows no HTTP and no parameters, and it doesn't keep one device out of two rollouts. What the states mean:
 https://help.aliyun.com/document_detail/202667.htm

@@ -11,14 +11,16 @@ import contextlib
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import click
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from bot.alibaba.budget import Budget
 from bot.logs import configure_logs
 from bot.sandbox.fleet import Fleet
 from bot.sandbox.iot import create_iot_app, load_seed
@@ -27,13 +29,15 @@ from bot.sandbox.slack_fake import FakeSlack
 from bot.sandbox.workspace import load_workspace
 from bot.server import open_socket, serve_until_signal, served
 from bot.settings import Settings, read_settings
-from bot.wiring import App, running
+from bot.wiring import App, now, running
 from bot.workflow.means import Timings
 
 KEY_ID, KEY_SECRET = "testid", "testsecret"
 SIGNING_SECRET = "sandbox-signing-secret"  # noqa: S105 (of a fake that listens on this machine only)
 BOT_TOKEN = "xoxb-sandbox"  # noqa: S105 (likewise)
 APP_TOKEN = "xapp-sandbox"  # noqa: S105 (likewise)
+SEED = 7
+PLACEHOLDER = "https://simulator.invalid"
 POLICIES = Path(__file__).parent / "policies"
 
 
@@ -58,15 +62,25 @@ async def sandbox(
     database_url: str | None = None,
     is_socket_mode: bool = False,
     timings: Timings | None = None,
-    seed: int = 7,
+    clock: Callable[[], datetime] = now,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    budget: Budget | None = None,
+    folder: Path | None = None,
 ) -> AsyncIterator[Sandbox]:
-    """Everything, on free ports of this machine (`port`: that of the page and the fake Slack)."""
+    """Everything, on free ports of this machine (`port`: that of the page and the fake Slack).
+
+    One `clock` runs for bot, fleet and Slack. What the bot keeps is in `folder`, or in a temporary one.
+    """
+
+    def seconds() -> float:
+        return clock().timestamp()
+
     async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="otabrake-")))
-        fleet = Fleet.from_seed(load_seed(), now=time.time, seed=seed)
-        iot = create_iot_app(fleet, now=time.time)
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="otabrake-")))
+        fleet = Fleet.from_seed(load_seed(), now=seconds, seed=SEED)
+        iot = create_iot_app(fleet, now=seconds, is_throttling=budget is None, sleep=sleep)
         iot_port = await stack.enter_async_context(served(iot))
-        page = _slack_app()
+        page = _slack_app(now=seconds)
         page.router.routes.insert(0, Mount("/_sandbox/iot", app=iot))
         slack: FakeSlack = page.state.slack
         slack_port = await stack.enter_async_context(served(page, port=port, has_lifespan=True))
@@ -77,7 +91,9 @@ async def sandbox(
             database_url=database_url,
             is_socket_mode=is_socket_mode,
         )
-        bot = await stack.enter_async_context(running(settings, timings=timings))
+        bot = await stack.enter_async_context(
+            running(settings, timings=timings, clock=clock, sleep=sleep, budget=budget)
+        )
         bot_port = await stack.enter_async_context(served(bot.asgi))
         slack.deliver_to = f"http://127.0.0.1:{bot_port}/slack/events"
         yield Sandbox(
@@ -99,7 +115,7 @@ def sandbox_settings(
     policies = folder / "policies"
     policies.mkdir(exist_ok=True)
     for source in POLICIES.glob("*.yaml"):
-        text = source.read_text(encoding="utf-8").replace("endpoint: SIMULATOR", f"endpoint: {iot_url}")
+        text = source.read_text(encoding="utf-8").replace(f"endpoint: {PLACEHOLDER}", f"endpoint: {iot_url}")
         (policies / source.name).write_text(text, encoding="utf-8")
     environ = {
         "SLACK_BOT_TOKEN": BOT_TOKEN,
@@ -114,14 +130,14 @@ def sandbox_settings(
     return read_settings(environ | door)
 
 
-def _slack_app(app_url: str | None = None) -> Starlette:
+def _slack_app(app_url: str | None = None, *, now: Callable[[], float] = time.time) -> Starlette:
     return create_slack_app(
         load_workspace(),
         signing_secret=SIGNING_SECRET,
         bot_token=BOT_TOKEN,
         app_token=APP_TOKEN,
         deliver_to=app_url,
-        now=time.time,
+        now=now,
     )
 
 
@@ -138,21 +154,21 @@ async def serve_sandbox(*, port: int) -> None:
 async def serve_iot(*, port: int) -> None:
     """Serves the IoT simulator alone until it is interrupted."""
     configure_logs()
-    listening = open_socket("127.0.0.1", port)
-    fleet = Fleet.from_seed(load_seed(), now=time.time, seed=7)
-    click.echo(f"IoT simulator on http://127.0.0.1:{listening.getsockname()[1]} (key {KEY_ID} / {KEY_SECRET})")
-    await serve_until_signal(create_iot_app(fleet, now=time.time), listening)
+    fleet = Fleet.from_seed(load_seed(), now=time.time, seed=SEED)
+    with open_socket("127.0.0.1", port) as listening:
+        click.echo(f"IoT simulator on http://127.0.0.1:{listening.getsockname()[1]} (key {KEY_ID} / {KEY_SECRET})")
+        await serve_until_signal(create_iot_app(fleet, now=time.time), listening)
 
 
 async def serve_slack(*, port: int, app_url: str | None) -> None:
     """Serves the fake Slack alone until it is interrupted."""
     configure_logs()
-    listening = open_socket("127.0.0.1", port)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    click.echo(f"Fake Slack: page on {url}, Web API on {url}/api/")
-    click.echo(f"  signing secret  {SIGNING_SECRET}\n  bot token       {BOT_TOKEN}\n  app token       {APP_TOKEN}")
-    click.echo(f"  delivers to     {app_url or 'your Socket Mode connection'}")
-    await serve_until_signal(_slack_app(app_url), listening, has_lifespan=True)
+    with open_socket("127.0.0.1", port) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        click.echo(f"Fake Slack: page on {url}, Web API on {url}/api/")
+        click.echo(f"  signing secret  {SIGNING_SECRET}\n  bot token       {BOT_TOKEN}\n  app token       {APP_TOKEN}")
+        click.echo(f"  delivers to     {app_url or 'your Socket Mode connection'}")
+        await serve_until_signal(_slack_app(app_url), listening, has_lifespan=True)
 
 
 async def _until_signal() -> None:

@@ -96,9 +96,10 @@ class SlackNotifier:
         """Waits until nothing is owed any more."""
         while True:
             await self._start_lanes()
-            if not self._lanes:
+            under_way = [*self._lanes.values(), *self._replies]
+            if not under_way:
                 return
-            await asyncio.gather(*self._lanes.values(), return_exceptions=True)
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.model import Counts, Notice, Offer, OutcomeCode, Post, Preview
+from bot.model import Notice, Offer, OutcomeCode, Post, Preview
 from bot.operations import Operation
 from bot.proposals import Proposal, State
 from bot.slack.blocks import (
@@ -28,7 +28,7 @@ from bot.slack.blocks import (
     section,
 )
 from bot.slack.payloads import ActionId
-from bot.workflow.sentences import count_lines, effect_lines, job_line, second_step_line, touches_words
+from bot.workflow.sentences import count_lines, effect_lines, job_line, movement_line, second_step_line, touches_words
 
 NAME_LENGTH = 80
 _USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
@@ -107,13 +107,9 @@ def _facts(proposal: Proposal, offer: Offer, operation: Operation) -> tuple[str,
     preview = offer.preview
     lines = [job_line(preview.job)]
     if proposal.baseline is not None and proposal.progress is not None:
-        return (*lines, _movement("Before", proposal.baseline), _movement("Now", proposal.progress))
+        return (*lines, movement_line(proposal.baseline, proposal.progress))
     second = second_step_line(preview, operation)
     return (*lines, *effect_lines(preview), *((second,) if second else ()))
-
-
-def _movement(word: str, counts: Counts) -> str:
-    return f"{word}: " + " · ".join(line[:1].lower() + line[1:] for line in count_lines(counts))
 
 
 def _people(proposal: Proposal) -> list[Block]:
@@ -145,10 +141,8 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
 
 
 def _asks(preview: Preview, operation: Operation) -> str:
-    named = touches_words(preview.touches)
-    return (
-        f"{operation.verb.capitalize()} the tasks that are {named}, of rollout {cut(preview.job.job_id, NAME_LENGTH)}?"
-    )
+    named, job = touches_words(preview.touches), cut(preview.job.job_id, NAME_LENGTH)
+    return f"{operation.verb.capitalize()} rollout {job}? This stops tasks that are {named}."
 
 
 def no_buttons(proposal: Proposal, operation: Operation) -> Message:

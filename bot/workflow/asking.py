@@ -49,9 +49,10 @@ async def handle_ask(means: Means, delivery: Delivery, ask: Ask) -> str | None:
     if policy is None:
         raise TurnedDown(sentences.no_policy(None), why="no policy")
     actor = await _identify(means, delivery, _by_hand(means, policy, ask, place))
+    name = _asked_as(means, ask)
     target = await _find_target(means, policy, actor, ask, place)
-    if not may_ask(policy, actor=actor, operation=operation.name, channel=place.channel, instance=target.instance):
-        raise _denied(policy, actor, ask, place, target.instance)
+    if not may_ask(policy, actor=actor, operation=name, channel=place.channel, instance=target.instance):
+        raise _denied(policy, actor, name, place, target.instance)
     if operation.kind is Kind.READ or ask.is_dry_run:
         await _show(means, delivery, ask, policy, actor, target)
         return None
@@ -69,10 +70,15 @@ async def _identify(means: Means, delivery: Delivery, by_hand: str | None) -> Ac
     return person.actor
 
 
-def _denied(policy: Policy, actor: Actor, ask: Ask, place: Place, instance: str) -> TurnedDown:
+def _asked_as(means: Means, ask: Ask) -> str:
+    """The operation that the policy is asked about: a dry run is a read."""
+    return means.operations.names(Kind.READ)[0] if ask.is_dry_run else ask.operation
+
+
+def _denied(policy: Policy, actor: Actor, operation: str, place: Place, instance: str) -> TurnedDown:
     """The denial with its reasons, before anything of the job is known."""
-    question = Question(actor, ask.operation, place.channel, instance, UNKNOWN, UNKNOWN, UNKNOWN)
-    return TurnedDown(sentences.denied(ask.operation, decide(policy, question)), why="denied")
+    question = Question(actor, operation, place.channel, instance, UNKNOWN, UNKNOWN, UNKNOWN)
+    return TurnedDown(sentences.denied(operation, decide(policy, question)), why="denied")
 
 
 def _by_hand(means: Means, policy: Policy, ask: Ask, place: Place) -> str | None:
@@ -101,11 +107,12 @@ async def _find_target(means: Means, policy: Policy, actor: Actor, ask: Ask, pla
     standing_in = _standing_in(policy, place)
     if len(standing_in) == 1 and standing_in[0] is not None:
         return Target(standing_in[0], ask.job)
-    allowed = allowed_instances(policy, actor=actor, operation=ask.operation, channel=place.channel)
+    name = _asked_as(means, ask)
+    allowed = allowed_instances(policy, actor=actor, operation=name, channel=place.channel)
     if len(allowed) == 1:
         return Target(allowed[0], ask.job)
     if not allowed:
-        raise _denied(policy, actor, ask, place, "")
+        raise _denied(policy, actor, name, place, "")
     answers = await asyncio.gather(*(_knows(means, Target(name, ask.job)) for name in allowed))
     knowing = [name for name, knows in zip(allowed, answers, strict=True) if knows]
     if len(knowing) == 1:
@@ -137,7 +144,7 @@ async def _look(means: Means, operation: Operation, params: frozenset[str], targ
 async def _show(means: Means, delivery: Delivery, ask: Ask, policy: Policy, actor: Actor, target: Target) -> None:
     """Answers a read, or a change's dry run, for which the policy for reads applies."""
     operation = means.operations[ask.operation]
-    name = operation.name if operation.kind is Kind.READ else means.operations.names(Kind.READ)[0]
+    name = _asked_as(means, ask)
     channel = delivery.reply_to.place.channel
     try:
         preview = await _look(means, operation, ask.params, target)

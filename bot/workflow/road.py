@@ -150,7 +150,7 @@ class Road:
                 await self.sweep_once()
             except StoreUnavailable as error:
                 self._means.log.error("sweep interrupted", why=str(error))
-            await self._means.sleep(self._means.timings.sweep_seconds)
+            await asyncio.sleep(self._means.timings.sweep_seconds)
 
     async def sweep_once(self) -> None:
         for delivery in await self._means.store.fetch_open_deliveries():

@@ -6,10 +6,11 @@ Plain text only; markup, mentions and buttons are the edge's. Numbers that are n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from bot.model import (
+    OPEN_STATES,
     Counts,
     Decision,
     Job,
@@ -62,24 +63,31 @@ def effect_lines(preview: Preview) -> tuple[str, ...]:
         lines.append(f"Probably stops: {_each(counts, [TaskState.NOTIFIED])} (told; may be flashing unreported)")
     if TaskState.IN_PROGRESS in touched:
         lines.append(f"May finish anyway: {_each(counts, [TaskState.IN_PROGRESS])} (asked to stop mid-way)")
-    left = [state for state in preview.counts.by_state if state in _OPEN and state not in touched]
+    left = [state for state in OPEN_STATES if state not in touched and counts.by_state.get(state) != 0]
     if left:
         lines.append(f"Not asked to stop: {_each(counts, left)}")
     lines.append(f"Out of reach: {_each(counts, (TaskState.SUCCEEDED, TaskState.FAILED))}")
     return tuple(lines)
 
 
-_OPEN = (TaskState.CONFIRM, TaskState.QUEUED, TaskState.NOTIFIED, TaskState.IN_PROGRESS)
-
-
 def count_lines(counts: Counts) -> tuple[str, ...]:
     return tuple(f"{_WORDS[state].capitalize()}: {number(counts.by_state.get(state))}" for state in TaskState)
 
 
-def _each(counts: Counts, states: Iterable[TaskState]) -> str:
-    """The numbers in words; ≈ because devices move while they are read."""
+def movement_line(before: Counts, now: Counts) -> str:
+    """From the counts just before the call to the last ones, without the states in which there was and is nothing."""
+    pairs = [(state, before.by_state.get(state), now.by_state.get(state)) for state in TaskState]
+    moved = [
+        f"{_WORDS[state]} {number(was)} → {number(is_now)}" for state, was, is_now in pairs if (was, is_now) != (0, 0)
+    ]
+    return f"Before the call → now: {' · '.join(moved) or 'nothing'}"
+
+
+def _each(counts: Counts, states: Sequence[TaskState]) -> str:
+    """The numbers in words; ≈ because devices move while they are read. Zeros are left out beside other numbers."""
+    told = [state for state in states if counts.by_state.get(state) != 0] or list(states[-1:])
     parts = []
-    for state in states:
+    for state in told:
         count = counts.by_state.get(state)
         parts.append(f"unknown number {_WORDS[state]}" if count is None else f"≈{count:,} {_WORDS[state]}")
     return ", ".join(parts)
@@ -343,9 +351,9 @@ def unknown_outcome(why: str, command: str | None) -> Notice:
 def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving: int, spared: int) -> Notice:
     """What the devices did since the call. `spared`: in progress, and not asked to stop."""
     heads = {
-        OutcomeCode.STOPPED: "Stopped.",
-        OutcomeCode.PARTLY_STOPPED: "Partly stopped.",
-        OutcomeCode.NOT_STOPPED: "Not stopped.",
+        OutcomeCode.STOPPED: "S",
+        OutcomeCode.PARTLY_STOPPED: "Partly stopped: s",
+        OutcomeCode.NOT_STOPPED: "Not stopped: s",
     }
     lines = []
     if spared:
@@ -355,7 +363,7 @@ def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving
     if finished:
         lines.append("Devices on the new version stay on it: ship them a higher version.")
     return Notice(
-        f"{heads[code]} Stopped {stopped:,}, finished anyway {finished:,}, failed {failed:,}, still moving {moving:,}.",
+        f"{heads[code]}topped {stopped:,}, finished anyway {finished:,}, failed {failed:,}, still moving {moving:,}.",
         tuple(lines),
     )
 
@@ -376,8 +384,19 @@ def broken(reference: str) -> Notice:
     )
 
 
-def touches_words(touches: Iterable[Touch]) -> str:
-    return ", ".join(sorted(touch.replace("_", " ").lower() for touch in touches))
+_TOUCH_WORDS = {
+    Touch.SCHEDULED: "scheduled",
+    Touch.CONFIRM: "unconfirmed",
+    Touch.QUEUED: "queued",
+    Touch.NOTIFIED: "notified",
+    Touch.IN_PROGRESS: "in progress",
+}
+
+
+def touches_words(touches: frozenset[Touch]) -> str:
+    """What a call names, in the order in which devices move."""
+    words = [word for touch, word in _TOUCH_WORDS.items() if touch in touches]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def help_text(operations: Iterable[Operation]) -> Notice:
