@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import pytest
@@ -95,8 +95,12 @@ class Calls:
 
 
 @pytest.fixture
-async def calls(budget: Budget, hours: Hours) -> Calls:
-    return Calls(budget, hours)
+async def calls(budget: Budget, hours: Hours) -> AsyncIterator[Calls]:
+    calls = Calls(budget, hours)
+    yield calls
+    for task in calls.tasks:
+        task.cancel()
+    await asyncio.gather(*calls.tasks, return_exceptions=True)
 
 
 async def finish(calls: Calls, hours: Hours) -> None:
@@ -164,8 +168,6 @@ async def test_followers_hold_at_most_half_of_the_slots(calls: Calls) -> None:
         await calls.make("follow", CallClass.FOLLOW, seconds=1)
     await calls.make("stop", seconds=1)
     assert calls.names == ["follow"] * (LIMIT // 2) + ["stop"]
-    for task in calls.tasks:
-        task.cancel()
 
 
 async def test_throttling_makes_later_calls_of_that_operation_wait(calls: Calls, hours: Hours) -> None:
@@ -190,8 +192,8 @@ async def test_a_pause_that_was_not_named_is_a_second(calls: Calls, hours: Hours
 
 
 async def test_the_longer_of_two_pauses_counts(calls: Calls, hours: Hours) -> None:
-    await calls.make(seconds=0.5, error=CloudThrottled("Throttling", "slow", retry_after_seconds=1))
-    await calls.make(error=CloudThrottled("Throttling", "slow", retry_after_seconds=4))
+    await calls.make(seconds=0.5, error=CloudThrottled("Throttling", "slow", retry_after_seconds=3.5))
+    await calls.make(error=CloudThrottled("Throttling", "slow", retry_after_seconds=1))
     await hours.pass_by(0.6)
     await calls.make("waits")
     await hours.pass_by(3)
@@ -235,8 +237,6 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_slot_back(
     for number in range(LIMIT):
         await calls.make(f"later {number}", seconds=1)
     assert calls.names[LIMIT:] == [f"later {number}" for number in range(LIMIT)]
-    for task in calls.tasks:
-        task.cancel()
 
 
 async def test_a_cancelled_call_is_held_like_a_lost_one(calls: Calls, hours: Hours) -> None:

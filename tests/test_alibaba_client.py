@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,74 @@ async def test_an_answer_is_read_only_up_to_its_bound() -> None:
     assert isinstance(await error_of(answering(b" " * (MAX_ANSWER_BYTES + 1))), CloudLost)
 
 
+@asynccontextmanager
+async def server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server on this machine that reads a whole call, and then does as `answer` says."""
+    served: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.create_task(serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    await asyncio.gather(*served)
+
+
+async def error_over_the_wire(url: str) -> CloudError:
+    async with open_http() as http:
+        client = AlibabaClient(http, endpoint=url, credentials=KEY, region="cn-shanghai")
+        with pytest.raises(CloudError) as caught:
+            await client.call("QueryOTAJob", {"JobId": "j1"}, nonce="n1", date=DATE, timeout_seconds=0.2)
+        return caught.value
+
+
+async def test_a_refused_connection_is_a_call_that_was_not_sent() -> None:
+    async with server(lambda writer: writer.drain()) as url:
+        pass
+    assert type(await error_over_the_wire(url)) is CloudUnreachable
+
+
+async def test_an_expected_certificate_that_does_not_come_is_a_call_that_was_not_sent() -> None:
+    async with server(lambda writer: writer.drain()) as url:
+        assert type(await error_over_the_wire(url.replace("http:", "https:"))) is CloudUnreachable
+
+
+async def test_a_connection_that_closes_without_an_answer_is_a_lost_one() -> None:
+    async with server(lambda writer: writer.drain()) as url:
+        assert type(await error_over_the_wire(url)) is CloudLost
+
+
+async def test_a_connection_that_closes_within_the_answer_is_a_lost_one() -> None:
+    async def half(writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{"Success": true')
+        await writer.drain()
+
+    async with server(half) as url:
+        assert type(await error_over_the_wire(url)) is CloudLost
+
+
+async def test_an_answer_that_trickles_is_lost_when_the_time_is_over() -> None:
+    async def trickle(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n")
+        while not writer.is_closing():  # always faster than a read would time out
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with server(trickle) as url:
+        error = await error_over_the_wire(url)
+    assert isinstance(error, CloudLost)
+    assert error.why == "no answer within 0.2 s"
+
+
 @pytest.mark.parametrize("job", ["x" * 70_000, "\ud800"])
 async def test_a_call_that_fits_in_no_url_is_not_sent(job: str) -> None:
     assert isinstance(await error_of(answering(OK), params={"JobId": job}), CloudUnreachable)
@@ -290,32 +360,35 @@ async def test_neither_error_nor_log_holds_a_secret_or_a_url(signature: str, cap
     assert not [word for word in ("s3cret", "t0ken") if word in repr(KEY)]
 
 
-async def test_the_http_client_trusts_nobody_until_https_is_used() -> None:
+IOT = "https://iot.cn-shanghai.aliyuncs.com/"
+
+
+@pytest.fixture(params=["none", "file", "folder"])
+def named_authorities(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """What the environment says about whom to trust."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    if request.param == "file":
+        bundle = Path(certifi.where()).read_text()
+        end = "-----END CERTIFICATE-----\n"
+        (tmp_path / "one.pem").write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)])
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
+    if request.param == "folder":
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    return str(request.param)
+
+
+async def test_authorities_are_trusted_from_the_first_https_call_on(named_authorities: str) -> None:
     async with open_http() as http:
         context = tls_of(http)
-        assert context.verify_mode is ssl.CERT_REQUIRED
-        assert context.check_hostname
         prepare = http.event_hooks["request"][0]
         await prepare(httpx.Request("POST", "http://127.0.0.1/"))
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert context.cert_store_stats()["x509_ca"] == 0
-        await prepare(httpx.Request("POST", "https://iot.cn-shanghai.aliyuncs.com/"))
-        await prepare(httpx.Request("POST", "https://iot.cn-shanghai.aliyuncs.com/"))
-        assert context.cert_store_stats()["x509_ca"] > 0
 
-
-@pytest.fixture
-def one_authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    bundle = Path(certifi.where()).read_text()
-    single = bundle[bundle.index("-----BEGIN") : bundle.index("-----END CERTIFICATE-----") + 25]
-    (tmp_path / "one.pem").write_text(single + "\n")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
-
-
-@pytest.mark.usefixtures("one_authority")
-async def test_an_authority_named_in_the_environment_is_the_only_one_trusted() -> None:
-    async with open_http() as http:
-        await http.event_hooks["request"][0](httpx.Request("POST", "https://iot.cn-shanghai.aliyuncs.com/"))
-        assert tls_of(http).cert_store_stats()["x509_ca"] == 1
+        await asyncio.gather(prepare(httpx.Request("POST", IOT)), prepare(httpx.Request("POST", IOT)))
+        trusted = context.cert_store_stats()["x509_ca"]
+        assert {"none": trusted > 10, "file": trusted == 1, "folder": trusted == 0}[named_authorities]
 
 
 async def test_cookies_are_not_kept() -> None:

@@ -155,7 +155,7 @@ async def test_a_rollout_is_cancelled_from_the_command_to_the_last_line(
         assert stopped == effect.tasks > 200
         assert not has_buttons(buttons(at))
         final = channel_texts(at)[-1]
-        assert final.startswith("Stopped ")
+        assert final.startswith(f"Cancel {STATIC} on prod-shanghai:\n")
         assert f"topped {stopped}, " in final
         assert "stopped" in card(at).text
         assert effect.request_id in json.dumps(list(card(at).blocks))
@@ -444,7 +444,7 @@ async def test_a_call_that_is_throttled_is_made_again_and_happens_once(scene: Sc
     await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
     await person("U0ONCALLA1").clicks()
     assert effects(at) == [TASKS]
-    assert channel_texts(at)[-1].startswith("Stopped ")
+    assert "topped " in channel_texts(at)[-1]
     assert [name for name, _ in await audit(at)].count("call:intended") == 3
 
 
@@ -455,7 +455,7 @@ async def test_a_refused_call_is_said_in_the_channel_with_its_request_id(scene: 
     await person("U0ONCALLA1").clicks()
     assert effects(at) == []
     final = channel_texts(at)[-1]
-    assert final.startswith("The cloud refused cancelling the tasks")
+    assert "The cloud refused cancelling the tasks" in final
     assert "Reference: " in final
     assert "refused by the cloud" in card(at).text
 
@@ -467,7 +467,7 @@ async def test_a_cloud_that_stays_silent_ends_as_unknown_and_never_as_done(scene
     await person("U0ONCALLA1").clicks()
     assert effects(at) == []
     assert "outcome unknown" in card(at).text
-    assert channel_texts(at)[-1].startswith("Unknown: ")
+    assert "Unknown: the call may or may not have arrived" in channel_texts(at)[-1]
     assert [name for name, _ in await audit(at)].count("call:intended") == 3
 
 

@@ -1,4 +1,4 @@
-"""The simulated fleet by itself: its tasks move with the clock, and a cancel stops those that it names and that obey."""
+"""The simulated fleet by itself: tasks move with the clock, and a cancel stops those that it names and that obey."""
 
 from __future__ import annotations
 
@@ -120,6 +120,12 @@ def test_progress_grows_to_a_hundred() -> None:
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0.0, 100.0)
     assert any(0 < progress < 100 for progress in seen)
+
+
+def test_a_stuck_device_reports_the_same_progress_for_ever() -> None:
+    rollout = rollout_of({"devices": 1, "stuck": 1.0})
+    first, later = (next(rollout.tasks(EPOCH + second)).progress_at(EPOCH + second) for second in (60, 86_400))
+    assert 0 < first == later < 100
 
 
 def test_a_failed_task_says_why() -> None:

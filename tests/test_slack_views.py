@@ -67,6 +67,7 @@ def messages(text: str) -> Iterator[Message]:
     yield views.no_buttons(made, CANCEL)
     yield views.no_buttons(replace(made, state=State.APPROVED), CANCEL)
     yield views.line(notice)
+    yield views.broadcast(notice, made, CANCEL)
     yield views.reply(Post(PostKind.REPLY, "d1", notice, REPLY_TO))
     yield views.reply(Post(PostKind.REPLY, "d1", notice, REPLY_TO, replace(shown, touches=frozenset())))
 

@@ -82,8 +82,10 @@ class Cloud:
     async def fetch_counts(self, target: Target, states: Sequence[TaskState], *, in_order: bool = False) -> Counts:
         """Asked in order, the reads are those of a follower, and give way to people who wait."""
         call_class = CallClass.FOLLOW if in_order else CallClass.PREVIEW
-        counting = [self._count_or_error(target, state, call_class) for state in states]
-        found = [await each for each in counting] if in_order else await asyncio.gather(*counting)
+        if in_order:
+            found = [await self._count_or_error(target, state, call_class) for state in states]
+        else:
+            found = await asyncio.gather(*(self._count_or_error(target, state, call_class) for state in states))
         by_state = {
             state: None if isinstance(each, CloudError) else each for state, each in zip(states, found, strict=True)
         }

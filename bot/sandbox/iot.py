@@ -180,8 +180,9 @@ class _Simulator:
 
     async def _hang(self, request: Request) -> Response:
         """Says nothing until the caller gives up."""
+        # The body was read to its end, so what can still be received is that the caller is gone.
         waits = [
-            asyncio.ensure_future(_disconnected(request)),
+            asyncio.ensure_future(request.receive()),
             asyncio.ensure_future(self._sleep(self._hang_seconds)),
         ]
         try:
@@ -272,8 +273,3 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         chunks += chunk[: _MOST_BYTES - len(chunks)]
     return bytes(chunks)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

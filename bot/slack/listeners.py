@@ -7,6 +7,7 @@ within Slack's three seconds. What a listener does not do: look anything up, dec
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -54,6 +55,7 @@ def create_bolt(client: Any, identity: Identity) -> AsyncApp:
         attaching_function_token_enabled=False,
         attaching_conversation_kwargs_enabled=False,
         raise_error_for_unhandled_request=False,
+        logger=logging.getLogger("slack_bolt"),
     )
 
 

@@ -186,8 +186,10 @@ class SlackNotifier:
             await self._show_buttons(proposal)
         elif post.notice is not None:
             surface = await self._card(proposal)
-            message = views.line(post.notice)
-            await self._post(surface.channel, message, surface.card, is_broadcast=post.kind is PostKind.BROADCAST)
+            is_broadcast = post.kind is PostKind.BROADCAST
+            operation = self._operations[proposal.operation]
+            message = views.broadcast(post.notice, proposal, operation) if is_broadcast else views.line(post.notice)
+            await self._post(surface.channel, message, surface.card, is_broadcast=is_broadcast)
 
     async def _show_card(self, proposal: Proposal) -> None:
         surface = await self._store.fetch_surface(proposal.proposal_id)

@@ -137,7 +137,7 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
     )
     yes = button(label, action_id=ActionId.CONFIRM, value=offer_id, style="danger")
     no = button("Dismiss", action_id=ActionId.DISMISS, value=offer_id)
-    return Message(text, (section((_asks(preview, operation), *effect_lines(preview))), actions(yes, no)))
+    return Message(text, (section((_asks(preview, operation),)), actions(yes, no)))
 
 
 def _asks(preview: Preview, operation: Operation) -> str:
@@ -159,6 +159,12 @@ def no_buttons(proposal: Proposal, operation: Operation) -> Message:
 def line(notice: Notice) -> Message:
     """A line in the thread."""
     return _message(_said(notice), _notice_blocks(notice))
+
+
+def broadcast(notice: Notice, proposal: Proposal, operation: Operation) -> Message:
+    """A line in the thread that the channel sees too, where it must say by itself what it is about."""
+    title = _title(proposal, operation)
+    return _message((f"{title}:", *_said(notice)), [context(plain(title)), *_notice_blocks(notice)])
 
 
 def reply(post: Post) -> Message:

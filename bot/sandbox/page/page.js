@@ -3,7 +3,7 @@
 
 const POLL_MS = 700;
 const $ = (id) => document.getElementById(id);
-const state = { workspace: null, channel: "C0INCIDENT", actor: "", version: "", atEnd: true, fleet: "/_sandbox/fleet", drawn: "" };
+const state = { workspace: null, channel: "C0INCIDENT", actor: "", version: "", atEnd: true, drawn: "" };
 
 function node(name, { text, className, ...attributes } = {}, ...children) {
   const made = document.createElement(name);
@@ -236,16 +236,12 @@ async function refresh() {
   drawMessages(seen.messages);
 }
 
-// The fleet stands beside this fake, or inside a simulator that is mounted beside it; alone, there is none.
-const FLEET = ["/_sandbox/fleet", "/_sandbox/iot/_sandbox/fleet"];
+// The simulator is mounted beside this fake; where the fake runs alone, there is none.
+const FLEET = "/_sandbox/iot/_sandbox/fleet";
 const SHADES = { CONFIRM: "#9aa7b5", QUEUED: "#6d8fc7", NOTIFIED: "#c9a227", IN_PROGRESS: "#d9772b", SUCCEEDED: "#3c9a6e", FAILED: "#b3261e", CANCELED: "#7a6aa8" };
 
 async function refreshFleet() {
-  const answer = await fetch(state.fleet);
-  if (answer.status === 404 && state.fleet === FLEET[0]) {
-    state.fleet = FLEET[1];
-    return refreshFleet();
-  }
+  const answer = await fetch(FLEET);
   $("fleet").hidden = !answer.ok;
   if (!answer.ok) return false;
   const { jobs } = await answer.json();

@@ -1,0 +1,1 @@
+async def measure(folder, **k): pass
