@@ -5,33 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from bot.audit import Entry
-from bot.model import (
-    Actor,
-    Counts,
-    Delivery,
-    Intent,
-    Job,
-    Notice,
-    Post,
-    Receipt,
-    Step,
-    Target,
-    TaskState,
-)
+from bot.exchange import Delivery, Post
+from bot.model import Actor, Counts, Intent, Job, Notice, Receipt, Step, Target, TaskState
 from bot.proposals import Proposal
+
+
+class Purpose(StrEnum):
+    """What a read is for. When calls are short, a stop goes before a preview, and a preview before a follow."""
+
+    STOP = "stop"
+    PREVIEW = "preview"
+    FOLLOW = "follow"
 
 
 class CloudReads(Protocol):
     """Reads of the cloud; safe to repeat. Every method may raise a `CloudError`."""
 
-    async def fetch_job(self, target: Target) -> Job:
+    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
         """The job as the cloud describes it now."""
         ...
 
-    async def fetch_counts(self, target: Target, states: Sequence[TaskState], *, in_order: bool = False) -> Counts:
+    async def fetch_counts(
+        self,
+        target: Target,
+        states: Sequence[TaskState],
+        *,
+        purpose: Purpose = Purpose.PREVIEW,
+        in_order: bool = False,
+    ) -> Counts:
         """How many tasks are in each of `states`, all asked at once, or one after the other if `in_order`.
 
         A state whose number could not be read is None in the answer; raises only if none could be read.
@@ -43,7 +48,7 @@ class CloudChanges(Protocol):
     """Changes at the cloud. Only the road holds one."""
 
     def prepare(self, step: Step) -> Intent:
-        """A new attempt at `step`: a fresh nonce and date, nothing sent."""
+        """A new attempt at `step`: a fresh nonce and date, nothing sent. Raises `CloudRefused` without a key for it."""
         ...
 
     async def send(self, intent: Intent) -> Receipt:

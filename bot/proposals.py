@@ -19,7 +19,8 @@ from enum import StrEnum
 from typing import Any
 
 from bot.errors import OutOfTurn
-from bot.model import Counts, Decision, Intent, Offer, Outcome, OutcomeCode, Place, ReplyTo, Target
+from bot.exchange import ReplyTo
+from bot.model import Counts, Decision, Intent, Offer, Outcome, OutcomeCode, Place, Target
 
 
 class State(StrEnum):

@@ -45,7 +45,7 @@ def test_a_known_code_says_what_happened_what_to_do_and_who_can(code: str, words
     text = told(CloudRefused(code, "in the cloud's words", request_id="AB-1"))
     assert [word for word in words if word not in text] == []
     assert "Who can: " in text
-    assert f"Alibaba Cloud says: {code}: in the cloud's words" in text
+    assert (f"Alibaba Cloud says: {code}: in the cloud's words" in text) is (code != "SignatureDoesNotMatch")
 
 
 def test_a_denied_action_is_named_alone_where_it_is_known() -> None:
@@ -121,3 +121,8 @@ def test_a_job_id_cannot_leave_its_place_in_the_line() -> None:
     step = Step(StepKind.CANCEL_TASKS, Target("prod", hostile), frozenset({Touch.QUEUED}))
     words = shlex.split(command_line(step, None))
     assert words[words.index("--JobId") + 1] == hostile
+
+
+def test_the_string_that_was_signed_is_not_shown_with_a_wrong_signature() -> None:
+    error = CloudRefused("SignatureDoesNotMatch", "server string to sign is:POST&%2F&AccessKeyId%3Dtestid", status=400)
+    assert "AccessKeyId" not in repr(explain(error, TARGET, INSTANCE))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BOT = Path(__file__).parents[1] / "bot"
-CORE = {"model", "errors", "operations", "proposals", "audit", "ports", "policy"}
+CORE = {"model", "exchange", "errors", "operations", "proposals", "audit", "ports", "policy"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(CORE, CORE),
     "ops": CORE,

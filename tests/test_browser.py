@@ -14,6 +14,7 @@ from bot.workflow.means import Timings
 from tests.conftest import MUST_RUN_ALL
 
 CHROMIUM = os.environ.get("OTABRAKE_TEST_CHROMIUM", "/usr/bin/chromium")
+HAS_CHROMIUM = Path(CHROMIUM).exists()
 SCREENSHOTS = os.environ.get("OTABRAKE_TEST_SCREENSHOTS")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 COMMAND = "/ota cancel 7glPHmaDYLAYMD1HHutT02 because 4.2.1 bricks gateways"
@@ -30,7 +31,7 @@ async def at() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    if not MUST_RUN_ALL and not Path(CHROMIUM).exists():
+    if not MUST_RUN_ALL and not HAS_CHROMIUM:
         pytest.skip("no Chromium at OTABRAKE_TEST_CHROMIUM")
     if MUST_RUN_ALL:
         from playwright import async_api

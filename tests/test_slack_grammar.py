@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.model import Ask, Notice
+from bot.exchange import Ask
+from bot.model import Notice
 from bot.operations import Operations
 from bot.ops.jobs import OPERATIONS
 from bot.slack.grammar import REASON_LENGTH, parse

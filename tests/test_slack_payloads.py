@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.model import Ask, Choice, Click, Delivery, Notice, Place, ReplyTo
+from bot.exchange import Ask, Choice, Click, Delivery, ReplyTo
+from bot.model import Notice, Place
 from bot.operations import Operations
 from bot.ops.jobs import OPERATIONS
 from bot.slack.gate import Admitted, Gate, Identity, Kind

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
-from bot.model import JobKind, Notice, Outcome, OutcomeCode, Post, PostKind
+from bot.exchange import Post, PostKind
+from bot.model import JobKind, Notice, Outcome, OutcomeCode
 from bot.ops.jobs import CANCEL, HALT
 from bot.proposals import Call, CallAnswer, Proposal, State
 from bot.slack import views

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from bot.audit import Entry, EntryName
-from bot.model import Notice, Outcome, OutcomeCode, Post, PostKind
+from bot.exchange import Post, PostKind
+from bot.model import Notice, Outcome, OutcomeCode
 from bot.ports import Surface, Transition
 from bot.proposals import (
     Accepted,

@@ -6,12 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bot.exchange import Ask, Delivery, ReplyTo
 from bot.model import (
     Actor,
-    Ask,
     Counts,
     Decision,
-    Delivery,
     Effect,
     Intent,
     Job,
@@ -20,7 +19,6 @@ from bot.model import (
     Offer,
     Place,
     Preview,
-    ReplyTo,
     Step,
     StepKind,
     Target,

@@ -35,6 +35,7 @@ from bot.model import (
     Target,
     TaskState,
 )
+from bot.ports import Purpose
 
 CHANGE_SECONDS = 10.0
 """A change call, with its wait for a slot, ends after so long."""
@@ -73,15 +74,21 @@ class Cloud:
         self._now = now
         self._new_nonce = new_nonce
 
-    async def fetch_job(self, target: Target) -> Job:
+    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
         async def query(iot: Iot) -> OtaJob:
             return await iot.query_ota_job(job_id=target.job, timeout_seconds=_READ_ATTEMPT_SECONDS)
 
-        return _job_of(await self._read(target.instance, "QueryOTAJob", CallClass.PREVIEW, query))
+        return _job_of(await self._read(target.instance, "QueryOTAJob", CallClass[purpose.name], query))
 
-    async def fetch_counts(self, target: Target, states: Sequence[TaskState], *, in_order: bool = False) -> Counts:
-        """Asked in order, the reads are those of a follower, and give way to people who wait."""
-        call_class = CallClass.FOLLOW if in_order else CallClass.PREVIEW
+    async def fetch_counts(
+        self,
+        target: Target,
+        states: Sequence[TaskState],
+        *,
+        purpose: Purpose = Purpose.PREVIEW,
+        in_order: bool = False,
+    ) -> Counts:
+        call_class = CallClass[purpose.name]
         if in_order:
             found = [await self._count_or_error(target, state, call_class) for state in states]
         else:

@@ -210,7 +210,8 @@ def explain(error: Exception, target: Target, instance: Instance | None) -> Noti
         lines = ("Look the code up in Alibaba Cloud's documents, or open a ticket there with the RequestId.",)
         return Notice(f"Alibaba Cloud refused ({said}).", lines, reference=reference)
     facts = _facts(error, target, instance) | {"code": code, "message": message}
-    is_foreign = message and not code.startswith("otabrake.")
+    # The service explains a wrong signature with the string that was signed, key id and all: not for a channel.
+    is_foreign = message and not code.startswith("otabrake.") and meaning is not _WRONG_SIGNATURE
     quoted = (f"Alibaba Cloud says: {code}: {message}",) if is_foreign else ()
     return Notice(
         meaning.happened.format_map(facts),

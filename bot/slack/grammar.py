@@ -10,7 +10,8 @@ import difflib
 import html
 import re
 
-from bot.model import Ask, Notice
+from bot.exchange import Ask
+from bot.model import Notice
 from bot.operations import Kind, Operation, Operations
 from bot.workflow.sentences import help_on, help_text
 

@@ -17,7 +17,8 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 
 from bot.errors import StoreUnavailable
-from bot.model import Delivery, Notice, Post, PostKind, ReplyTo
+from bot.exchange import Delivery, Post, PostKind, ReplyTo
+from bot.model import Notice
 from bot.operations import Operations
 from bot.slack import views
 from bot.slack.gate import Admitted, Identity, Kind

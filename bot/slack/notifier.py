@@ -22,7 +22,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import OtabrakeError, StoreUnavailable
-from bot.model import Instance, PostKind, ReplyTo
+from bot.exchange import PostKind, ReplyTo
+from bot.model import Instance
 from bot.operations import Operations
 from bot.ports import Owed, Store, Surface
 from bot.proposals import Proposal, State

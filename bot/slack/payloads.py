@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from bot.model import Choice, Click, Delivery, Notice, Place, ReplyTo
+from bot.exchange import Choice, Click, Delivery, ReplyTo
+from bot.model import Notice, Place
 from bot.operations import Operations
 from bot.slack.gate import Admitted, Kind
 from bot.slack.grammar import parse

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.model import Notice, Offer, OutcomeCode, Post, Preview
+from bot.exchange import Post
+from bot.model import Notice, Offer, OutcomeCode, Preview
 from bot.operations import Operation
 from bot.proposals import Proposal, State
 from bot.slack.blocks import (
@@ -28,7 +29,8 @@ from bot.slack.blocks import (
     section,
 )
 from bot.slack.payloads import ActionId
-from bot.workflow.sentences import count_lines, effect_lines, job_line, movement_line, second_step_line, touches_words
+from bot.workflow.figures import count_lines, effect_lines, job_line, movement_line, touches_words
+from bot.workflow.sentences import second_step_line
 
 NAME_LENGTH = 80
 _USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from bot.audit import Entry, canonical_bytes
-from bot.model import Delivery, Post, Target
+from bot.exchange import Delivery, Post
+from bot.model import Target
 from bot.ports import Owed, Surface, Transition
 from bot.proposals import PENDING, Call, Proposal, State
 from bot.storage.codec import from_json, to_json

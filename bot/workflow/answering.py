@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
-from bot.model import Actor, Choice, Click, Delivery, Notice, Offer, Outcome, OutcomeCode
+from bot.exchange import Choice, Click, Delivery
+from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode
 from bot.policy.load import Policy
 from bot.proposals import Confirmed, Ended, Proposal, State
 from bot.workflow import sentences

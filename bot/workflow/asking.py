@@ -11,12 +11,11 @@ from datetime import timedelta
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import CloudError, OtabrakeError, PeopleUnavailable, Unidentified
+from bot.exchange import Ask, Delivery
 from bot.model import (
     UNKNOWN,
     Actor,
-    Ask,
     Decision,
-    Delivery,
     Notice,
     Offer,
     Outcome,

@@ -1,4 +1,4 @@
-"""From an approval to the cloud's answer: re-check, decide again, write the intent down, send it, take the answer.
+"""From the last look to the cloud's answer: the intent on disk, then on the wire, then what came of it.
 
 Why repeating is safe: an intent carries its own nonce, so a second copy of it is refused by the cloud if the first one
 arrived. A new attempt (a new nonce) is made only when the one before is known to have changed nothing, or when a
@@ -7,7 +7,6 @@ read-back shows that the goal is not reached.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 
 from bot.audit import EntryName, Fact
@@ -17,11 +16,11 @@ from bot.errors import (
     CloudRefused,
     CloudThrottled,
     CloudUnreachable,
-    PeopleUnavailable,
-    Unidentified,
 )
-from bot.model import Counts, JobState, Notice, Outcome, OutcomeCode, Post, PostKind, Preview, Step, StepKind, TaskState
+from bot.exchange import Post, PostKind
+from bot.model import Counts, JobState, Notice, Outcome, OutcomeCode, Step, StepKind, TaskState
 from bot.operations import Repeat
+from bot.ports import Purpose
 from bot.proposals import (
     Accepted,
     Call,
@@ -30,105 +29,17 @@ from bot.proposals import (
     Deferred,
     Ended,
     Lost,
-    Offered,
     Proposal,
     State,
 )
 from bot.workflow import sentences
-from bot.workflow.asking import command_for, is_nothing_to_stop, new_offer, offer_facts
-from bot.workflow.means import Means, decide_at_card, move, showing
+from bot.workflow.asking import command_for
+from bot.workflow.means import Means, move, showing
 
 ATTEMPTS = 3
 """At most so many attempts at a step whose answer was lost."""
 
 _NONCE_USED = "signaturenonceused"
-
-
-async def call_approved(means: Means, proposal: Proposal) -> None:
-    """approved → calling, after a last look at target, person and policy; or back to offered; or the end."""
-    if proposal.offer is None or proposal.approved_at is None:
-        return
-    operation = means.operations[proposal.operation]
-    policy = means.policy()
-    if policy is None or proposal.target.instance not in policy.instances:
-        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.no_policy(command_for(means, proposal)))
-        return
-    looked = await _look_again(means, proposal)
-    if isinstance(looked, Notice):
-        await _end(means, proposal, OutcomeCode.NOT_DONE, looked)
-        return
-    try:
-        person = await means.people.identify(
-            proposal.requester, max_age_seconds=means.timings.identity_at_click_seconds
-        )
-    except Unidentified as error:
-        await _end(means, proposal, OutcomeCode.DENIED, sentences.not_let_in(str(error)))
-        return
-    except PeopleUnavailable:
-        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.people_unavailable(command_for(means, proposal)))
-        return
-    decision = decide_at_card(policy, proposal, person.actor, looked)
-    if not decision.is_allowed:
-        await _end(means, proposal, OutcomeCode.DENIED, sentences.denied_now(decision))
-    elif is_nothing_to_stop(looked, operation):
-        await _end(means, proposal, OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(looked))
-    elif decision.requirements.reason and not proposal.reason:
-        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal))
-    elif _is_another_target(proposal.offer.preview, looked):
-        offer = new_offer(means, looked, decision)
-        line = Post(PostKind.LINE, proposal.proposal_id, sentences.changed(proposal.offer.preview, looked))
-        facts = offer_facts(offer)
-        posts = (line, *showing(proposal.proposal_id))
-        await move(means, proposal, Offered(offer), name=EntryName.REOFFERED, facts=facts, posts=posts)
-    else:
-        await _attempt(means, proposal, baseline=looked.counts)
-
-
-async def _look_again(means: Means, proposal: Proposal) -> Preview | Notice:
-    """The target as it is now. A count that cannot be read keeps the offer's value; the job itself must be read."""
-    assert proposal.offer is not None and proposal.approved_at is not None  # noqa: S101, PT018 (an approved one has both)
-    until = proposal.approved_at + timedelta(seconds=means.timings.first_call_seconds)
-    operation = means.operations[proposal.operation]
-    pause = 1.0
-    while True:
-        if means.clock() >= until:
-            return sentences.never_sent(None)
-        job, counts = await asyncio.gather(
-            means.reads.fetch_job(proposal.target),
-            means.reads.fetch_counts(proposal.target, tuple(TaskState)),
-            return_exceptions=True,
-        )
-        if isinstance(job, CloudError):
-            is_worth_waiting = isinstance(job, CloudThrottled | CloudUnreachable | CloudLost)
-            if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:
-                return sentences.never_sent(means.words.explain(job, proposal.target))
-            await means.sleep(pause)
-            pause = min(pause * 2, 8)
-            continue
-        if isinstance(job, BaseException):
-            raise job
-        if isinstance(counts, BaseException) and not isinstance(counts, CloudError):
-            raise counts
-        fresh = counts if isinstance(counts, Counts) else None
-        merged = _merged(proposal.offer.preview.counts, fresh)
-        return Preview(proposal.target, job, merged, operation.touches(proposal.params, job))
-
-
-def _merged(old: Counts, new: Counts | None) -> Counts:
-    if new is None:
-        return old
-    by_state = {state: old.by_state.get(state) if count is None else count for state, count in new.by_state.items()}
-    return Counts(by_state, new.read_at)
-
-
-def _is_another_target(before: Preview, after: Preview) -> bool:
-    """Growth alone is none; another job state, kind, firmware or set of named tasks is."""
-    return (before.job.state, before.job.kind, before.job.firmware_id, before.touches) != (
-        after.job.state,
-        after.job.kind,
-        after.job.firmware_id,
-        after.touches,
-    )
 
 
 async def go_on_calling(means: Means, proposal: Proposal) -> None:
@@ -146,13 +57,17 @@ async def go_on_calling(means: Means, proposal: Proposal) -> None:
     ):
         await _give_up(means, proposal, None)
     else:
-        await _attempt(means, proposal)
+        await attempt(means, proposal)
 
 
-async def _attempt(means: Means, proposal: Proposal, *, baseline: Counts | None = None) -> None:
+async def attempt(means: Means, proposal: Proposal, *, baseline: Counts | None = None) -> None:
     """One attempt at the next step: the intent on disk, then on the wire."""
     step = _steps(means, proposal)[proposal.steps_done]
-    intent = means.changes.prepare(step)
+    try:
+        intent = means.changes.prepare(step)
+    except CloudRefused as error:
+        await _cannot_prepare(means, proposal, means.words.explain(error, proposal.target))
+        return
     facts: dict[str, Fact] = {
         "step": step.kind.value,
         "nonce": intent.nonce,
@@ -162,6 +77,16 @@ async def _attempt(means: Means, proposal: Proposal, *, baseline: Counts | None 
     calling = await move(means, proposal, Called(intent, baseline), name=EntryName.CALLED, facts=facts)
     if calling is not None:
         await _send(means, calling)
+
+
+async def _cannot_prepare(means: Means, proposal: Proposal, explained: Notice) -> None:
+    """No key for this instance (any more): this attempt is not made, and no other will be."""
+    if proposal.state is State.UNKNOWN:
+        notice = sentences.unknown_outcome(explained.text, command_for(means, proposal))
+        await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
+    else:
+        notice = sentences.never_sent(explained, _done(means, proposal))
+        await end(means, proposal, OutcomeCode.NOT_DONE, notice)
 
 
 async def _send(means: Means, proposal: Proposal) -> None:
@@ -198,7 +123,7 @@ async def _accept(means: Means, proposal: Proposal, request_id: str | None, deta
         posts=(Post(kind, proposal.proposal_id, notice), Post(PostKind.CARD, proposal.proposal_id)),
     )
     if after is not None and after.state is State.CALLING:
-        await _attempt(means, after)
+        await attempt(means, after)
 
 
 async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: CloudError, *, pause: float) -> None:
@@ -219,7 +144,7 @@ async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: Cl
         await _give_up(means, deferred, explained)
         return
     await means.sleep(pause)
-    await _attempt(means, deferred)
+    await attempt(means, deferred)
 
 
 async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -> None:
@@ -229,9 +154,9 @@ async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -
         explained = Notice(call.detail)
     if call is not None and call.answer is CallAnswer.THROTTLED and explained is not None:
         step = _steps(means, proposal)[proposal.steps_done].kind
-        await _end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done))
+        await end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done))
     else:
-        await _end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done))
+        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done))
 
 
 async def _refused(means: Means, proposal: Proposal, error: CloudRefused) -> None:
@@ -292,11 +217,11 @@ async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusa
     elif refusal is not None:
         await _refused(means, proposal, refusal)
     elif read is None and call.attempt < ATTEMPTS and _still_stands(means, proposal):
-        await _attempt(means, proposal)
+        await attempt(means, proposal)
     else:
         why = read if isinstance(read, str) else "the goal is not reached"
         notice = sentences.unknown_outcome(why, command_for(means, proposal))
-        await _end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
+        await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
 
 
 async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | str | None:
@@ -304,9 +229,11 @@ async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | s
     until = max(means.clock(), proposal.approved_at or means.clock()) + timedelta(seconds=means.timings.retry_seconds)
     while True:
         try:
-            counts = await means.reads.fetch_counts(proposal.target, tuple(TaskState), in_order=True)
+            counts = await means.reads.fetch_counts(
+                proposal.target, tuple(TaskState), purpose=Purpose.STOP, in_order=True
+            )
             if step.kind is StepKind.CANCEL_STRATEGY:
-                job = await means.reads.fetch_job(proposal.target)
+                job = await means.reads.fetch_job(proposal.target, purpose=Purpose.STOP)
                 return counts if job.state is JobState.CANCELED else None
             assert proposal.offer is not None  # noqa: S101 (what was called was offered)
             left = counts.of(proposal.offer.preview.touched_states)
@@ -338,7 +265,8 @@ def _is_over(means: Means, proposal: Proposal, seconds: float) -> bool:
     return approved is None or means.clock() >= approved + timedelta(seconds=seconds)
 
 
-async def _end(means: Means, proposal: Proposal, code: OutcomeCode, notice: Notice) -> None:
+async def end(means: Means, proposal: Proposal, code: OutcomeCode, notice: Notice) -> None:
+    """The end, said in the channel."""
     await _finish(means, proposal, Ended(Outcome(code, notice)))
 
 

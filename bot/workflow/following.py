@@ -10,7 +10,9 @@ from datetime import timedelta
 
 from bot.audit import EntryName, Fact
 from bot.errors import CloudError
-from bot.model import Counts, Outcome, OutcomeCode, Post, PostKind, TaskState
+from bot.exchange import Post, PostKind
+from bot.model import Counts, Outcome, OutcomeCode, TaskState
+from bot.ports import Purpose
 from bot.proposals import Ended, Progress, Proposal
 from bot.workflow import sentences
 from bot.workflow.means import Means, keep, move, showing
@@ -47,7 +49,7 @@ async def follow(means: Means, proposal: Proposal) -> None:
 
 async def _read(means: Means, proposal: Proposal) -> Counts | None:
     try:
-        return await means.reads.fetch_counts(proposal.target, _ORDER, in_order=True)
+        return await means.reads.fetch_counts(proposal.target, _ORDER, purpose=Purpose.FOLLOW, in_order=True)
     except CloudError:
         return None
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OtabrakeError
-from bot.model import Actor, Decision, Notice, Post, PostKind, Preview, Question, ReplyTo, Unknown
+from bot.exchange import Post, PostKind, ReplyTo
+from bot.model import Actor, Decision, Notice, Preview, Question, Unknown
 from bot.operations import Operations
 from bot.policy.decide import decide
 from bot.policy.load import Policy

@@ -13,14 +13,16 @@ from collections.abc import Awaitable, Callable
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OutOfTurn, StoreUnavailable
-from bot.model import Ask, Delivery, Outcome, OutcomeCode, Post, PostKind
+from bot.exchange import Ask, Delivery, Post, PostKind
+from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
 from bot.workflow import sentences
 from bot.workflow.answering import expire, handle_click
 from bot.workflow.asking import handle_ask, offer
-from bot.workflow.calling import call_approved, find_out, go_on_calling
+from bot.workflow.calling import find_out, go_on_calling
 from bot.workflow.following import follow
 from bot.workflow.means import Means, TurnedDown, move, reply, showing
+from bot.workflow.rechecking import call_approved
 
 ATTEMPTS = 5
 """A piece of work that fails so often for a reason of our own is ended, and says so."""

@@ -71,15 +71,11 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> None:
     _report(figures, rounds=rounds, seconds=seconds)
 
 
-async def _round(
-    name: str, server: Child, load: Child, side: SlackSide, figures: Figures, *, seconds: float
-) -> None:
+async def _round(name: str, server: Child, load: Child, side: SlackSide, figures: Figures, *, seconds: float) -> None:
     text = TURNED_DOWN if name in (OURS_WORKING, OURS_PG_WORKING) else STOPPING
     for concurrency in CONCURRENCIES:
         before = await server.ask(ask="forget")
-        told = await load.ask(
-            ask="run", **_to(server, side), text=text, concurrency=concurrency, seconds=seconds
-        )
+        told = await load.ask(ask="run", **_to(server, side), text=text, concurrency=concurrency, seconds=seconds)
         after = await server.ask(ask="cpu")
         count = told["count"]
         if told["statuses"] != {"200": count} or not count:

@@ -54,9 +54,7 @@ def commands(count: int, *, port: int, secret: str, text: str, response_url: str
     """`count` distinct signed commands."""
     start = urlencode(FIELDS | {"text": text, "response_url": response_url}).encode()
     run = secrets.token_hex(8)
-    return [
-        http_request(start + f"&trigger_id={at}.{run}".encode(), port=port, secret=secret) for at in range(count)
-    ]
+    return [http_request(start + f"&trigger_id={at}.{run}".encode(), port=port, secret=secret) for at in range(count)]
 
 
 def length_of_answer(got: bytes) -> int | None:
@@ -85,8 +83,7 @@ class _Connection(asyncio.Protocol):
         self._sent_at = 0.0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # uvloop's is not an asyncio.Transport
         self._transport = transport
         self._send()
 
@@ -123,7 +120,11 @@ async def _run(
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     connections = [
-        (await loop.create_connection(lambda: _Connection(signed, started + seconds, took, statuses), "127.0.0.1", port))
+        (
+            await loop.create_connection(
+                lambda: _Connection(signed, started + seconds, took, statuses), "127.0.0.1", port
+            )
+        )
         for _ in range(concurrency)
     ]
     await asyncio.gather(*(connection.done for _, connection in connections))

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -114,7 +115,7 @@ async def child(
     module: str, folder: Path, /, *, core: int | None, extra: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Child]:
     """Runs `tests.bench.<module>` with `options`; its files are in `folder`, `extra` is added to its environment."""
-    errors = folder / f"{module}-{len(list(folder.glob('*.err')))}.err"
+    errors = folder / f"{module}-{secrets.token_hex(4)}.err"
     with errors.open("wb") as sink, pinned(core):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
