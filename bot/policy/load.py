@@ -217,7 +217,8 @@ def _rule(page: Page, node: yaml.Node, drafts: _Drafts, operations: Operations) 
         return None
     kinds = [kind for kind in RuleKind if kind.value in keys]
     if len(kinds) != 1:
-        page.complain(node, f"rule {name!r} must have exactly one of allow, deny and require")
+        if kinds or len(page.complaints) == before:  # else a misspelt word was complained about already
+            page.complain(node, f"rule {name!r} must have exactly one of allow, deny and require")
         return None
     kind = kinds[0]
     _check_shape(page, node, keys, name, kind)
