@@ -1,35 +1,39 @@
-"""Reading a policy folder: the one place of this room that touches the disk. `load` takes what it returns."""
+"""Reads the files of a policy folder. The one module of this package that touches the disk; it understands nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bot.errors import PolicyInvalid
+from bot.policy.load import is_policy_file
+from bot.policy.nodes import MOST_BYTES
 
-MAX_BYTES = 1024 * 1024
+_WAY_OUT = "Set OTABRAKE_POLICIES to the folder that holds them; policies/ of the source is one to start from."
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """The bytes of the folder's policy files by name; files that end with `_test.yaml` are left out.
+def read_folder(path: Path) -> dict[str, bytes]:
+    """The content of each policy file right in the folder, by its name.
 
-    Raises `PolicyInvalid` if there is no such folder, nothing in it, or a file that cannot be read or is too large.
+    A file that is too large is read only as far as it takes to say so. Raises `PolicyInvalid`.
     """
-    if not folder.is_dir():
-        raise PolicyInvalid([f"{folder}: there is no such folder. Set OTABRAKE_POLICIES to the folder of your policy."])
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml") and path.is_file()]
-    paths = [path for path in paths if not path.stem.endswith("_test")]
-    if not paths:
-        raise PolicyInvalid([f"{folder}: there is no *.yaml file. See policies/README.md for a policy to start from."])
+    try:
+        found = sorted(file for file in path.iterdir() if is_policy_file(file.name) and file.is_file())
+    except FileNotFoundError as error:
+        raise PolicyInvalid([f"{path}: there is no such folder, so there are no rules. {_WAY_OUT}"]) from error
+    except NotADirectoryError as error:
+        raise PolicyInvalid([f"{path}: this is a file; policies stand in a folder. {_WAY_OUT}"]) from error
+    except OSError as error:
+        raise PolicyInvalid([f"{path}: the folder cannot be read ({error.strerror}). {_WAY_OUT}"]) from error
+    if not found:
+        raise PolicyInvalid([f"{path}: no *.yaml file stands in this folder, so there are no rules. {_WAY_OUT}"])
     files: dict[str, bytes] = {}
-    complaints = []
-    for path in paths:
+    problems = []
+    for file in found:
         try:
-            if path.stat().st_size > MAX_BYTES:
-                complaints.append(f"{path.name}:1:1: the file is larger than 1 MiB; split it")
-            else:
-                files[path.name] = path.read_bytes()
+            with file.open("rb") as opened:
+                files[file.name] = opened.read(MOST_BYTES + 1)
         except OSError as error:
-            complaints.append(f"{path.name}:1:1: the file cannot be read ({error.strerror})")
-    if complaints:
-        raise PolicyInvalid(complaints)
+            problems.append(f"{file.name}:1:1: the file cannot be read ({error.strerror}); expected a readable file")
+    if problems:
+        raise PolicyInvalid(problems)
     return files

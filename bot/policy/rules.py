@@ -1,14 +1,21 @@
-"""What a loaded policy is: groups, instances and rules, compiled for asking. `load` makes it, `decide` asks it."""
+"""What a policy consists of once it has been read: rules and groups as values.
+
+Nothing here reads text (that is `load`) or decides (that is `decide`). An empty tuple means that the rule has no such
+condition; the language has no empty lists, so the two cannot be confused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bot.model import Instance, Requirements, Touch
+from bot.model import Requirements, Touch
 
 ANYONE = "anyone"
+USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
+"""A person's id at Slack."""
 
 
 class RuleKind(StrEnum):
@@ -18,50 +25,54 @@ class RuleKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Circle:
-    """Some people: user ids, ids of user groups, or anyone. `names` are the words that the policy used for them."""
+class Group:
+    """People under one name: a Slack user group by its id, or a list of user ids."""
 
-    names: tuple[str, ...]
+    name: str
+    usergroup: str | None = None
     users: frozenset[str] = frozenset()
-    usergroups: frozenset[str] = frozenset()
-    is_anyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A range of numbers, both ends included; None: no end there."""
+class Bounds:
+    """A range of numbers of devices, half open; None: no bound on that side."""
 
-    least: int | None = None
-    most: int | None = None
+    at_least: int | None = None
+    less_than: int | None = None
 
-    def holds(self, number: int) -> bool:
-        return (self.least is None or number >= self.least) and (self.most is None or number <= self.most)
+    def __str__(self) -> str:
+        parts = []
+        if self.at_least is not None:
+            parts.append(f"{self.at_least} or more")
+        if self.less_than is not None:
+            parts.append(f"fewer than {self.less_than}")
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. A condition that is None was not written, and holds for everything."""
+    """One rule.
+
+    `operations` are full names, `who` and `excepted` group names, user ids or `anyone` as written. `requires` is set on
+    a require alone. `source` is where it stands (``file:line``) and takes no part in comparison.
+    """
 
     name: str
     kind: RuleKind
     operations: frozenset[str]
-    who: Circle | None = None
-    exempt: Circle | None = None
-    instances: tuple[str, ...] | None = None
-    products: tuple[str, ...] | None = None
-    channels: frozenset[str] | None = None
-    touches: frozenset[Touch] | None = None
-    devices: Span | None = None
-    requirements: Requirements = field(default_factory=Requirements)
+    who: tuple[str, ...] = ()
+    instances: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    touches: frozenset[Touch] = frozenset()
+    devices: Bounds | None = None
+    excepted: tuple[str, ...] = ()
+    requires: Requirements | None = None
     note: str | None = None
+    source: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A policy that was loaded without a complaint. `digest` is the SHA-256 of its files, in hex."""
-
-    rules: tuple[Rule, ...]
-    instances: Mapping[str, Instance]
-    digest: str
-    usergroups: frozenset[str]
-    by_operation: Mapping[str, tuple[Rule, ...]]
+def listed(words: Iterable[str], *, last: str = "or") -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    *head, tail = words
+    return f"{', '.join(head)} {last} {tail}" if head else tail
