@@ -211,7 +211,9 @@ async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusa
     if wait > 0:
         await means.sleep(wait)
     read = await _read_back(means, proposal, call.intent.step)
-    if isinstance(read, Counts):
+    if isinstance(read, Counts) and proposal.steps_done + 1 < len(_steps(means, proposal)):
+        await _accept(means, proposal, None, sentences.step_reached_unanswered(call.intent.step.kind))
+    elif isinstance(read, Counts):
         outcome = Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, sentences.goal_reached_unconfirmed(read))
         await _finish(means, proposal, Ended(outcome))
     elif refusal is not None:

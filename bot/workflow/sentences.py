@@ -257,6 +257,10 @@ def arrived_unanswered() -> str:
     return "The cloud's answer was lost, but it has the call: it refused a second copy of it."
 
 
+def step_reached_unanswered(step: StepKind) -> str:
+    return f"No answer came to {_STEP_WORDS[step]}, but its goal is reached; whether that was this call is not known."
+
+
 def lost(step: StepKind, why: str) -> Notice:
     return Notice(
         f"The answer to {_STEP_WORDS[step]} was lost ({why}). Whether it arrived is not known yet: I am finding out."

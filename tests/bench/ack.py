@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bot.sandbox.server import SIGNING_SECRET
-from tests.bench.figures import Goal, at_least, at_most, print_table, ratio_row, row
+from tests.bench.figures import Goal, at_least, at_most, median, print_table, ratio_row, row
 from tests.bench.machine import Broken, Child, Json, child, cores
 from tests.bench.slack_side import SlackSide, slack_side
 
@@ -56,6 +57,7 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> None:
             standing[OURS_PG] = await stack.enter_async_context(_bot(folder, side, postgres, is_working=False))
         for name, server in standing.items():
             await _check(name, server, load, side)
+        print(f"one fdatasync of 4 KB here: {_sync_us(folder):.0f} us (median of 200)", flush=True)
         for at in range(rounds):
             names = list(standing)
             for name in names[at % len(names) :] + names[: at % len(names)]:
@@ -96,6 +98,19 @@ async def _check(name: str, server: Child, load: Child, side: SlackSide) -> None
     if told != {"good": 200, "copy": 200, "forged": 401} or rows not in (None, 1):
         raise Broken(f"{name}: {told}, rows written for one command and its copy: {rows}")
     print(f"checked: {name}: good 200, copy 200, forged 401" + ("" if rows is None else ", one row"), flush=True)
+
+
+def _sync_us(folder: Path) -> float:
+    """What this disk asks for a commit; on a disk that asks nothing, FULL would be for free."""
+    took = []
+    sync = getattr(os, "fdatasync", os.fsync)
+    with (folder / "sync").open("wb", buffering=0) as file:
+        for _ in range(200):
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            sync(file.fileno())
+            took.append((time.perf_counter() - started) * 1e6)
+    return median(took)
 
 
 def _to(server: Child, side: SlackSide) -> Json:

@@ -97,7 +97,7 @@ async def _server(
     own.mkdir()
     shared: dict[str, Any] = {"core": cores()[0], "extra": extra, "iot_url": iot_url, "slack_url": side.url}
     if name == OURS:
-        options = {"kind": "bot", "folder": str(own), "database_url": None, "is_working": True}
+        options: dict[str, Any] = {"kind": "bot", "folder": str(own), "database_url": None, "is_working": True}
         async with child("servers", folder, **shared, **options) as server:
             yield server
     else:

@@ -11,7 +11,7 @@ import time
 from contextlib import AsyncExitStack
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from bot.sandbox.fleet import Fleet
 from bot.sandbox.iot import create_iot_app, load_seed
@@ -31,7 +31,7 @@ async def _main(options: Json) -> None:
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         arrivals.append(time.monotonic_ns())
 
-        async def judged(message: Json) -> None:
+        async def judged(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] not in (200, 403):
                 failures.append(message["status"])
             await send(message)

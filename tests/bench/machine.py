@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ async def child(
         await started.end()
 
 
-def be_a_child(main: Callable[[Json], Awaitable[None]]) -> None:
+def be_a_child(main: Callable[[Json], Coroutine[Any, Any, None]]) -> None:
     """What a child module does: runs `main` with its options, on the loop that `otabrake serve` runs on."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main(json.loads(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""`otabrake serve`, which on SIGUSR1 writes the names of the installed modules it has imported down."""
+"""`otabrake serve`, which on SIGUSR1 prints the names of the installed modules that it has imported."""
 
 from __future__ import annotations
 
