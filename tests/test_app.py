@@ -17,8 +17,10 @@ import pytest
 from sqlalchemy import text
 
 from bot.alibaba.budget import Budget
+from bot.sandbox import server
+from bot.sandbox.iot import create_iot_app
 from bot.sandbox.iot_faults import Fault, FaultKind
-from bot.sandbox.server import Sandbox, sandbox
+from bot.sandbox.server import Sandbox, sandbox, sandbox_settings
 from bot.sandbox.slack_fake import Fault as SlackFault
 from bot.sandbox.workspace import Message
 from tests.conftest import Clock
@@ -28,6 +30,7 @@ DYNAMIC = "dYn4m1cRq2WsXe8RtGv501"
 SCHEDULED = "Sch3dul3dQa1Ws4Ed8R301"
 FINISHED = "F1n1shedZa3Sx5Dc7Fv201"
 INCIDENT = "C0INCIDENT"
+CLOSED = "http://127.0.0.1:1"
 BECAUSE = "because 4.2.1 bricks gateways"
 TASKS, STRATEGY = "CancelOTATaskByJob", "CancelOTAStrategyByJob"
 
@@ -265,6 +268,33 @@ async def test_trouble_at_the_cloud_is_explained_with_a_line_to_do_it_by_hand(
     assert "Nothing was changed" in told
     assert f"--JobId {STATIC}" in told
     assert (channel_texts(at), effects(at)) == ([], [])
+
+
+async def test_a_cloud_that_cannot_be_reached_is_said_with_the_line_to_do_it_by_hand(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        server, "sandbox_settings", lambda folder, **given: sandbox_settings(folder, **given | {"iot_url": CLOSED})
+    )
+    async with incident(clock) as (_, person):
+        await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
+        told = person("U0ONCALLA1").was_told()
+        assert "cannot be reached at 127.0.0.1" in told
+        assert f"--JobId {STATIC}" in told
+
+
+async def test_a_clock_that_is_an_hour_off_is_named_with_its_mend(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        server, "create_iot_app", lambda fleet, now, **given: create_iot_app(fleet, now=lambda: now() + 3600, **given)
+    )
+    async with incident(clock) as (at, person):
+        await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
+        told = person("U0ONCALLA1").was_told()
+        assert "clock" in told
+        assert "NTP" in told
+        assert effects(at) == []
 
 
 async def test_without_a_valid_policy_the_bot_runs_refuses_and_says_so(

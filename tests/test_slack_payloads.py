@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slack_sdk.signature import SignatureVerifier
 
 from bot.exchange import Ask, Choice, Click, Delivery, ReplyTo
 from bot.model import Notice, Place
@@ -129,3 +132,28 @@ def test_no_payload_makes_the_translation_stumble(bent: dict[str, Any]) -> None:
     for kind in Kind:
         assert isinstance(asked(Admitted(kind, COMMAND | bent, "k"), KNOWN, delivery_id="d", now=AT), Delivery | Notice)
         assert isinstance(clicked(Admitted(kind, IN_THREAD | bent, "k"), delivery_id="d", now=AT), Delivery | None)
+
+
+SAMPLES = sorted(Path(os.environ.get("OTABRAKE_TEST_SAMPLES", "none")).glob("*"))
+
+
+@pytest.mark.skipif(not SAMPLES, reason="no real payloads: OTABRAKE_TEST_SAMPLES names no folder of them")
+@pytest.mark.parametrize(
+    "path", [path for path in SAMPLES if path.suffix in (".json", ".form")], ids=lambda path: path.name
+)
+def test_payloads_that_slack_really_sent_go_through_gate_and_translation(path: Path) -> None:
+    content_type = "application/json" if path.suffix == ".json" else "application/x-www-form-urlencoded"
+    secret, raw = "s", path.read_bytes().strip()
+    gate = Gate(Identity("T111", None, "E111"), signing_secret=secret)
+    signature = SignatureVerifier(secret).generate_signature(timestamp="100", body=raw)
+    headers = {
+        "content-type": content_type,
+        "x-slack-request-timestamp": "100",
+        "x-slack-signature": signature or "",
+    }
+    verdict = gate.admit_http(headers, raw, now=100)
+    if isinstance(verdict, Admitted):
+        assert isinstance(asked(verdict, KNOWN, delivery_id="d", now=AT), Delivery | Notice)
+        assert clicked(verdict, delivery_id="d", now=AT) is None
+    else:
+        assert verdict.why in ("another team", "another app")
