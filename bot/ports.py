@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -140,8 +140,8 @@ class Store(Protocol):
         """Writes what concerns no proposal's state: refusals, reads, lines in a thread."""
         ...
 
-    async def fetch_open_deliveries(self) -> tuple[Delivery, ...]:
-        """Deliveries that nothing has answered yet, oldest first (at most 500)."""
+    async def fetch_open_deliveries(self, *, but: Container[str] = ()) -> tuple[Delivery, ...]:
+        """Deliveries that nothing has answered yet, oldest first, from the first 500; `but` are ids to leave out."""
         ...
 
     async def fetch_proposal(self, proposal_id: str) -> Proposal | None: ...

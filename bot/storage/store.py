@@ -6,13 +6,12 @@ and the posts that it owes are written in the same transaction, so that they exi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from bot.audit import Entry, canonical_bytes
@@ -27,6 +26,7 @@ from bot.storage.tables import calls, entries, inbox, offers, outbox, proposals,
 ROWS = 500
 """The most rows that one unit reads, so that it stays short."""
 
+_BEFORE_CALLS = (State.RECEIVED, State.OFFERED, State.APPROVED)
 _AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
 
 
@@ -38,13 +38,7 @@ class SqlStore:
         self._clock = clock
 
     async def receive(self, delivery: Delivery) -> bool:
-        row = {
-            "delivery_id": delivery.delivery_id,
-            "key": delivery.key,
-            "received_at": delivery.received_at,
-            "body": to_json(delivery),
-        }
-        return await self._database.run(lambda connection: _insert_new(connection, row))
+        return await self._database.run(lambda connection: _insert_new(connection, delivery))
 
     async def save(self, transition: Transition) -> bool:
         now = self._clock()
@@ -59,10 +53,15 @@ class SqlStore:
         now = self._clock()
         await self._database.run(lambda connection: _append(connection, entries, posts, handled, now))
 
-    async def fetch_open_deliveries(self) -> tuple[Delivery, ...]:
-        statement = select(inbox.c.body).where(inbox.c.handled_at.is_(None)).order_by(inbox.c.received_at).limit(ROWS)
-        rows = await self._database.read(lambda connection: connection.scalars(statement).all())
-        return tuple(from_json(Delivery, row) for row in rows)
+    async def fetch_open_deliveries(self, *, but: Container[str] = ()) -> tuple[Delivery, ...]:
+        statement = (
+            select(inbox.c.delivery_id, inbox.c.body)
+            .where(inbox.c.handled_at.is_(None))
+            .order_by(inbox.c.received_at)
+            .limit(ROWS)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(statement).all())
+        return tuple(from_json(Delivery, body) for delivery_id, body in rows if delivery_id not in but)
 
     async def fetch_proposal(self, proposal_id: str) -> Proposal | None:
         return await self._database.read(
@@ -131,10 +130,22 @@ class SqlStore:
         await self._database.run(lambda connection: _upsert_surface(connection, proposal_id, values))
 
 
-def _insert_new(connection: Connection, row: dict[str, Any]) -> bool:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(inbox).on_conflict_do_nothing(index_elements=["key"]).returning(inbox.c.delivery_id)
-    return connection.execute(statement, row).first() is not None
+_INSERT_NEW = (
+    "INSERT INTO inbox (delivery_id, key, received_at, body) "
+    "VALUES ({0}delivery_id{1}, {0}key{1}, {0}received_at{1}, {0}body{1}) ON CONFLICT (key) DO NOTHING"
+)
+_FOR_SQLITE = _INSERT_NEW.format(":", "")
+_FOR_POSTGRES = _INSERT_NEW.format("%(", ")s")
+
+
+def _insert_new(connection: Connection, delivery: Delivery) -> bool:
+    """The one statement that a person waits for: written out, because building it costs more than carrying it out."""
+    row: dict[str, object] = {"delivery_id": delivery.delivery_id, "key": delivery.key, "body": to_json(delivery)}
+    if connection.dialect.name == "sqlite":
+        row["received_at"] = delivery.received_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return connection.exec_driver_sql(_FOR_SQLITE, row).rowcount == 1
+    row["received_at"] = delivery.received_at
+    return connection.exec_driver_sql(_FOR_POSTGRES, row).rowcount == 1
 
 
 def _save(connection: Connection, transition: Transition, now: datetime) -> bool:
@@ -213,6 +224,8 @@ def _proposal(connection: Connection, matches: Any) -> Proposal | None:
     if row is None:
         return None
     proposal = from_json(Proposal, row.body)
+    if proposal.state in _BEFORE_CALLS:
+        return proposal
     statement = (
         select(calls.c.body).where(calls.c.proposal_id == proposal.proposal_id).order_by(calls.c.step, calls.c.attempt)
     )

@@ -5,19 +5,22 @@ A click that does not count is answered to the clicker alone, and leaves the car
 
 from __future__ import annotations
 
+import asyncio
+
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
 from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode
 from bot.policy.load import Policy
+from bot.ports import Purpose
 from bot.proposals import Confirmed, Ended, Proposal, State
 from bot.workflow import sentences
 from bot.workflow.asking import command_for
-from bot.workflow.means import Means, TurnedDown, decide_at_card, move, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, drop, move, showing
 
 
-async def handle_click(means: Means, delivery: Delivery, click: Click) -> str | None:
-    """Answers a click; the id of the proposal that it approved, if it did. Raises `TurnedDown`."""
+async def handle_click(means: Means, delivery: Delivery, click: Click) -> GoOn | None:
+    """Answers a click; the proposal that it approved, if it did. Raises `TurnedDown`."""
     proposal = await means.store.fetch_proposal_of(click.offer_id)
     if proposal is None:
         raise TurnedDown(sentences.unknown_card(), why="unknown offer")
@@ -64,7 +67,7 @@ async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
 
 async def _confirm(
     means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
-) -> str:
+) -> GoOn:
     decision = decide_at_card(policy, proposal, actor, offer.preview)
     if not decision.is_allowed:
         raise _no(proposal, sentences.click_denied(decision), why="denied")
@@ -76,6 +79,8 @@ async def _confirm(
         "rules": list(decision.rules),
         "for": proposal.requester,
     }
+    # The last look begins while the yes is written down: reading changes nothing, and seconds count.
+    looking = asyncio.ensure_future(means.reads.fetch_job(proposal.target, purpose=Purpose.STOP))
     try:
         approved = await move(
             means,
@@ -87,11 +92,14 @@ async def _confirm(
             posts=showing(proposal.proposal_id),
             handled=delivery.delivery_id,
         )
-    except OutOfTurn as error:
-        raise _no(proposal, sentences.expired(), why="expired") from error
-    if approved is None:
-        raise await _was_slower(means, proposal)
-    return approved.proposal_id
+        if approved is None:
+            raise await _was_slower(means, proposal)
+    except BaseException as error:
+        await drop(looking)
+        if isinstance(error, OutOfTurn):
+            raise _no(proposal, sentences.expired(), why="expired") from error
+        raise
+    return GoOn(approved, looking)
 
 
 async def _dismiss(

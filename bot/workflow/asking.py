@@ -35,13 +35,13 @@ from bot.policy.load import Policy
 from bot.ports import Transition
 from bot.proposals import Ended, Offered, Proposal
 from bot.workflow import sentences
-from bot.workflow.means import Means, TurnedDown, decide_on, move, private, reply, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, decide_on, move, private, reply, showing
 
 _STOPPABLE = frozenset(Touch) - {Touch.IN_PROGRESS, Touch.SCHEDULED}
 
 
-async def handle_ask(means: Means, delivery: Delivery, ask: Ask) -> str | None:
-    """Answers an ask; the id of the proposal that it became, if it became one. Raises `TurnedDown`."""
+async def handle_ask(means: Means, delivery: Delivery, ask: Ask) -> GoOn | None:
+    """Answers an ask; the proposal that it became, if it became one. Raises `TurnedDown`."""
     operation = means.operations[ask.operation]
     place = delivery.reply_to.place
     policy = means.policy()
@@ -174,7 +174,7 @@ def _facts(ask: Ask, target: Target) -> dict[str, Fact]:
     }
 
 
-async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, target: Target) -> str:
+async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, target: Target) -> GoOn:
     """Writes the proposal down; from then on it goes on from its row."""
     place = delivery.reply_to.place
     if place.channel is None:
@@ -200,7 +200,7 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     entry = Entry(EntryName.ASKED, proposal.created_at, proposal.requester, proposal.proposal_id, facts)
     await means.store.save(Transition(None, proposal, (entry,), handled=delivery.delivery_id))
     means.log.info(entry.name.value, actor=entry.actor, proposal=proposal.proposal_id, **facts)
-    return proposal.proposal_id
+    return GoOn(proposal)
 
 
 class _EndsAs(OtabrakeError):

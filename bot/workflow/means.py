@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Protocol
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OtabrakeError
 from bot.exchange import Post, PostKind, ReplyTo
-from bot.model import Actor, Decision, Notice, Preview, Question, Unknown
+from bot.model import Actor, Decision, Job, Notice, Preview, Question, Unknown
 from bot.operations import Operations
 from bot.policy.decide import decide
 from bot.policy.load import Policy
@@ -64,6 +65,20 @@ class Means:
     sleep: Callable[[float], Awaitable[None]]
     log: Log
     timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """A proposal to carry on with at once; `looking` is the read of its job, if that is already under way."""
+
+    proposal: Proposal
+    looking: asyncio.Future[Job] | None = None
+
+
+async def drop(looking: asyncio.Future[Job]) -> None:
+    """Gives up a read that nobody needs any more, whatever it would have said."""
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
 
 
 class TurnedDown(OtabrakeError):

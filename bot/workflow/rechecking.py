@@ -18,7 +18,7 @@ from bot.errors import (
     Unidentified,
 )
 from bot.exchange import Post, PostKind
-from bot.model import Counts, Notice, OutcomeCode, Preview, TaskState
+from bot.model import Counts, Job, Notice, OutcomeCode, Preview, TaskState
 from bot.ports import Purpose
 from bot.proposals import (
     Offered,
@@ -30,8 +30,11 @@ from bot.workflow.calling import attempt, end
 from bot.workflow.means import Means, decide_at_card, move, showing
 
 
-async def call_approved(means: Means, proposal: Proposal) -> None:
-    """approved → calling, after a last look at target, person and policy; or back to offered; or the end."""
+async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Future[Job] | None = None) -> None:
+    """approved → calling, after a last look at target, person and policy; or back to offered; or the end.
+
+    `looking` is a read of the job that began after the click was checked.
+    """
     if proposal.offer is None or proposal.approved_at is None:
         return
     operation = means.operations[proposal.operation]
@@ -39,7 +42,7 @@ async def call_approved(means: Means, proposal: Proposal) -> None:
     if policy is None or proposal.target.instance not in policy.instances:
         await end(means, proposal, OutcomeCode.NOT_DONE, sentences.no_policy(command_for(means, proposal)))
         return
-    looked = await _look_again(means, proposal)
+    looked = await _look_again(means, proposal, looking)
     if isinstance(looked, Notice):
         await end(means, proposal, OutcomeCode.NOT_DONE, looked)
         return
@@ -70,7 +73,7 @@ async def call_approved(means: Means, proposal: Proposal) -> None:
         await attempt(means, proposal, baseline=looked.counts)
 
 
-async def _look_again(means: Means, proposal: Proposal) -> Preview | Notice:
+async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[Job] | None) -> Preview | Notice:
     """The target as it is now. A count that cannot be read keeps the offer's value; the job itself must be read."""
     assert proposal.offer is not None and proposal.approved_at is not None  # noqa: S101, PT018 (an approved one has both)
     until = proposal.approved_at + timedelta(seconds=means.timings.first_call_seconds)
@@ -80,10 +83,11 @@ async def _look_again(means: Means, proposal: Proposal) -> Preview | Notice:
         if means.clock() >= until:
             return sentences.never_sent(None)
         job, counts = await asyncio.gather(
-            means.reads.fetch_job(proposal.target, purpose=Purpose.STOP),
+            looking or means.reads.fetch_job(proposal.target, purpose=Purpose.STOP),
             means.reads.fetch_counts(proposal.target, tuple(TaskState), purpose=Purpose.STOP),
             return_exceptions=True,
         )
+        looking = None
         if isinstance(job, CloudError):
             is_worth_waiting = isinstance(job, CloudThrottled | CloudUnreachable | CloudLost)
             if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:

@@ -21,7 +21,7 @@ from bot.workflow.answering import expire, handle_click
 from bot.workflow.asking import handle_ask, offer
 from bot.workflow.calling import find_out, go_on_calling
 from bot.workflow.following import follow
-from bot.workflow.means import Means, TurnedDown, move, reply, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, move, reply, showing
 from bot.workflow.rechecking import call_approved
 
 ATTEMPTS = 5
@@ -72,7 +72,7 @@ class Road:
         while self._tasks:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _start(self, key: str, work: Awaitable[str | None]) -> None:
+    def _start(self, key: str, work: Awaitable[GoOn | None]) -> None:
         if not self.is_taking_work or key in self._tasks:
             if asyncio.iscoroutine(work):
                 work.close()
@@ -81,7 +81,7 @@ class Road:
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _guarded(self, key: str, work: Awaitable[str | None]) -> None:
+    async def _guarded(self, key: str, work: Awaitable[GoOn | None]) -> None:
         """One boundary around all work: a database that is away is waited for, anything else is counted and logged."""
         try:
             follow_up = await work
@@ -95,10 +95,10 @@ class Road:
         else:
             self._failures.pop(key, None)
             if follow_up is not None:
-                self._start(follow_up, self._carry_on(follow_up))
+                self._start(follow_up.proposal.proposal_id, self._go_on(follow_up))
 
-    async def _answer(self, delivery: Delivery) -> str | None:
-        """The id of the proposal to carry on with, if there is one; a no is told to the person alone."""
+    async def _answer(self, delivery: Delivery) -> GoOn | None:
+        """The proposal to carry on with, if there is one; a no is told to the person alone."""
         content = delivery.content
         try:
             if self._failures[delivery.delivery_id] >= ATTEMPTS:
@@ -118,6 +118,14 @@ class Road:
             facts |= {"operation": ask.operation, "instance": ask.instance, "job": ask.job}
         entry = Entry(name, self._means.clock(), delivery.reply_to.user_id, no.proposal_id, facts)
         await reply(self._means, lane=delivery.delivery_id, to=delivery.reply_to, notice=no.notice, entry=entry)
+
+    async def _go_on(self, what: GoOn) -> None:
+        """The first step of what was just written needs no look at the database; the rest goes on from the row."""
+        if what.looking is not None:
+            await call_approved(self._means, what.proposal, what.looking)
+        else:
+            await _ON[what.proposal.state](self._means, what.proposal)
+        await self._carry_on(what.proposal.proposal_id)
 
     async def _carry_on(self, proposal_id: str) -> None:
         """Goes on with a proposal, state by state, until it waits for people or is over."""
@@ -155,9 +163,10 @@ class Road:
             await asyncio.sleep(self._means.timings.sweep_seconds)
 
     async def sweep_once(self) -> None:
-        for delivery in await self._means.store.fetch_open_deliveries():
-            if delivery.delivery_id not in self._tasks:
-                self._start(delivery.delivery_id, self._answer(delivery))
+        if not self.is_taking_work:
+            return
+        for delivery in await self._means.store.fetch_open_deliveries(but=self._tasks):
+            self._start(delivery.delivery_id, self._answer(delivery))
         for proposal_id in await self._means.store.fetch_work(self._means.clock()):
             if proposal_id not in self._tasks:
                 self._start(proposal_id, self._carry_on(proposal_id))
