@@ -51,7 +51,11 @@ class OutOfTurn(OtabrakeError):
 
 
 class StoreUnavailable(OtabrakeError):
-    """The database cannot be used now: nothing was written."""
+    """The database cannot be used now: nothing was written, unless `may_have_written` (a commit without an answer)."""
+
+    def __init__(self, why: str, *, may_have_written: bool = False) -> None:
+        super().__init__(why)
+        self.may_have_written = may_have_written
 
 
 class Unidentified(OtabrakeError):

@@ -111,11 +111,12 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """An entitled person's yes to the offer `offer_id`, as decided anew at the click."""
+    """An entitled person's yes to the offer `offer_id`, as decided anew at the click, in the place of the click."""
 
     offer_id: str
     by: str
     decision: Decision
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ ENDS: Mapping[State, frozenset[OutcomeCode]] = {
     State.RECEIVED: frozenset({_CODES.DENIED, _CODES.NOTHING_TO_STOP, _CODES.NOT_DONE}),
     State.OFFERED: frozenset({_CODES.DENIED, _CODES.DISMISSED, _CODES.EXPIRED, _CODES.SUPERSEDED, _CODES.NOT_DONE}),
     State.APPROVED: frozenset({_CODES.DENIED, _CODES.NOTHING_TO_STOP, _CODES.SUPERSEDED, _CODES.NOT_DONE}),
-    State.CALLING: frozenset({_CODES.REFUSED_BY_CLOUD, _CODES.NOT_DONE}),
+    State.CALLING: frozenset({_CODES.REFUSED_BY_CLOUD, _CODES.NOT_DONE, _CODES.UNKNOWN_OUTCOME}),
     State.UNKNOWN: frozenset(
         {_CODES.GOAL_REACHED_UNCONFIRMED, _CODES.UNKNOWN_OUTCOME, _CODES.NOT_DONE, _CODES.REFUSED_BY_CLOUD}
     ),
@@ -243,7 +244,9 @@ def _confirmed(proposal: Proposal, answer: Confirmed, now: datetime) -> Proposal
         raise OutOfTurn("the policy does not allow it")
     if answer.decision.requirements.reason and not proposal.reason:
         raise OutOfTurn("the policy requires a reason")
-    return replace(proposal, state=State.APPROVED, confirmed_by=answer.by, requester=answer.by, approved_at=now)
+    return replace(
+        proposal, state=State.APPROVED, place=answer.place, confirmed_by=answer.by, requester=answer.by, approved_at=now
+    )
 
 
 def _called(proposal: Proposal, answer: Called, now: datetime) -> Proposal:

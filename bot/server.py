@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -49,19 +50,41 @@ def _configuration(app: Any, *, has_lifespan: bool) -> uvicorn.Config:
     )
 
 
+async def until_signal() -> None:
+    """Returns at SIGTERM or SIGINT; a second one ends the process at once."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        stopped.set()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, stop, each)
+    await stopped.wait()
+
+
 async def serve_until_signal(app: Any, listening: socket.socket, *, has_lifespan: bool = False) -> None:
-    """Serves until SIGTERM or SIGINT."""
-    await uvicorn.Server(_configuration(app, has_lifespan=has_lifespan)).serve(sockets=[listening])
+    """Serves until SIGTERM or SIGINT, and returns when what was under way is answered."""
+    async with served_on(app, listening, has_lifespan=has_lifespan):
+        await until_signal()
 
 
 @contextlib.asynccontextmanager
 async def served(app: Any, *, host: str = "127.0.0.1", port: int = 0, has_lifespan: bool = False) -> AsyncIterator[int]:
     """Serves an app as long as the block runs; its port."""
     listening = open_socket(host, port)
+    async with served_on(app, listening, has_lifespan=has_lifespan):
+        yield int(listening.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def served_on(app: Any, listening: socket.socket, *, has_lifespan: bool = False) -> AsyncIterator[None]:
+    """Serves an app on a socket as long as the block runs."""
     server = _Server(_configuration(app, has_lifespan=has_lifespan))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield int(listening.getsockname()[1])
+        yield
     finally:
         server.should_exit = True
         await task
@@ -73,7 +96,9 @@ async def serve_until_stopped(settings: Settings) -> None:
     with open_socket(settings.host, settings.port) as listening:
         async with running(settings) as app:
             _say_ready(app, listening)
-            await serve_until_signal(app.asgi, listening)
+            async with served_on(app.asgi, listening):
+                await until_signal()
+                app.is_draining = True
 
 
 def _say_ready(app: App, listening: socket.socket) -> None:

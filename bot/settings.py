@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -71,10 +72,21 @@ def database_url(environ: Mapping[str, str]) -> str:
 
 
 def database_problems(environ: Mapping[str, str]) -> list[str]:
-    scheme = database_url(environ).partition("://")[0]
-    if scheme in ("sqlite", "postgresql+psycopg"):
-        return []
-    return ["OTABRAKE_DATABASE_URL must begin with sqlite:///, postgresql:// or postgres://."]
+    url = database_url(environ)
+    if not url.startswith(("sqlite:///", "postgresql+psycopg://")) or url == "sqlite:///":
+        return ["OTABRAKE_DATABASE_URL must begin with sqlite:/// and a file, or with postgresql:// or postgres://."]
+    try:
+        parts = urlsplit(url)
+        is_odd = url.startswith("postgresql") and (
+            url.count("@") > 1 or not (parts.hostname or parts.query) or parts.port == 0
+        )
+    except ValueError:
+        is_odd = True
+    if is_odd:
+        return ["OTABRAKE_DATABASE_URL cannot be read: write @, : and / in a password as %40, %3A and %2F."]
+    if url.startswith("postgresql") and find_spec("psycopg") is None:
+        return ["OTABRAKE_DATABASE_URL names PostgreSQL, whose driver is missing: pip install 'otabrake[postgres]'."]
+    return []
 
 
 def _near_misses(given: Mapping[str, str]) -> list[str]:

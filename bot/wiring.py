@@ -40,7 +40,7 @@ from bot.slack.doors import HttpDoor, SocketDoor
 from bot.slack.gate import Gate, Identity
 from bot.slack.listeners import Listeners, create_bolt
 from bot.slack.notifier import SlackNotifier
-from bot.slack.people import SLACK_TROUBLE, SlackPeople
+from bot.slack.people import SLACK_TROUBLE, SlackPeople, error_code
 from bot.storage.database import Database, open_database
 from bot.storage.migrations import missing, revision, upgrade
 from bot.storage.store import SqlStore
@@ -52,6 +52,15 @@ START_SECONDS = 60
 """How long a start waits for the database and for Slack."""
 
 SLACK_SECONDS = 10
+_BAD_TOKEN = (
+    "invalid_auth",
+    "not_authed",
+    "account_inactive",
+    "token_revoked",
+    "token_expired",
+    "not_allowed_token_type",
+    "missing_scope",
+)
 
 OPERATIONS = Operations.of(jobs.OPERATIONS)
 
@@ -163,6 +172,7 @@ async def running(
             operations=OPERATIONS,
             instance=lambda name: policy.instances.get(name) if policy is not None else None,
             log=log,
+            unshown=lambda proposal_id, why: road.end_unshown(proposal_id, why),
             sleep=sleep,
         )
         http = await stack.enter_async_context(open_http())
@@ -195,8 +205,9 @@ async def running(
             log=log,
             timings=timings or Timings(),
         )
+        road = Road(means)
         await stack.enter_async_context(notifier)
-        road = await stack.enter_async_context(Road(means))
+        await stack.enter_async_context(road)
         bolt = create_bolt(client, identity)
         listeners = Listeners(
             receive=road.receive, operations=OPERATIONS, clock=clock, new_id=new_id, log=log, tell=notifier.tell
@@ -206,11 +217,14 @@ async def running(
         app = App(settings, database, road, notifier, policy, complaints)
         if settings.slack_app_token is not None:
             socket_client = _web_client(settings.slack_app_token, settings, session)
+            await _check_app_token(socket_client)
             door = SocketDoor(bolt, gate, app_token=settings.slack_app_token, client=socket_client, log=log)
             app.socket = await stack.enter_async_context(door)
         app.asgi = _asgi(app, HttpDoor(bolt, gate, log=log, now=lambda: clock().timestamp()))
-        yield app
-        app.is_draining = True
+        try:
+            yield app
+        finally:
+            app.is_draining = True
 
 
 def _policy_or_complaints(settings: Settings, log: Log) -> tuple[Policy | None, tuple[str, ...]]:
@@ -269,18 +283,13 @@ async def _who_we_are(client: AsyncWebClient, settings: Settings, log: Log) -> I
             answer = await client.auth_test()
             app_id = settings.slack_app_id or await _app_id(client, str(answer.get("bot_id") or ""))
         except SlackApiError as error:
-            code = error.response.get("error")
-            raise ConfigurationError(
-                [f"Slack does not accept SLACK_BOT_TOKEN ({code}): copy it again from the app's OAuth page."]
-            ) from error
-        except SLACK_TROUBLE as error:
-            if waited >= START_SECONDS:
-                raise DependencyAbsent(
-                    f"Slack did not answer ({type(error).__name__}). Check SLACK_API_URL."
+            if error_code(error) in _BAD_TOKEN:
+                raise ConfigurationError(
+                    [f"Slack does not accept SLACK_BOT_TOKEN ({error_code(error)}): copy it from the app's OAuth page."]
                 ) from error
-            log.error("waiting for Slack", why=type(error).__name__, waited_seconds=waited)
-            await asyncio.sleep(2)
-            waited += 2
+            waited = await _wait_for_slack(waited, error_code(error), log)
+        except SLACK_TROUBLE as error:
+            waited = await _wait_for_slack(waited, type(error).__name__, log)
         else:
             return Identity(
                 team_id=str(answer["team_id"]),
@@ -288,6 +297,27 @@ async def _who_we_are(client: AsyncWebClient, settings: Settings, log: Log) -> I
                 enterprise_id=answer.get("enterprise_id"),
                 bot_user_id=answer.get("user_id"),
             )
+
+
+async def _wait_for_slack(waited: int, why: str, log: Log) -> int:
+    if waited >= START_SECONDS:
+        raise DependencyAbsent(f"Slack did not answer for {waited} s ({why}). Check SLACK_API_URL and the network.")
+    log.error("waiting for Slack", why=why, waited_seconds=waited)
+    await asyncio.sleep(2)
+    return waited + 2
+
+
+async def _check_app_token(client: AsyncWebClient) -> None:
+    """The SDK's socket would try a wrong token for ever, in silence."""
+    try:
+        await client.apps_connections_open(app_token=client.token or "")
+    except SlackApiError as error:
+        if error_code(error) in _BAD_TOKEN:
+            raise ConfigurationError(
+                [f"Slack does not accept SLACK_APP_TOKEN ({error_code(error)}): make one with connections:write."]
+            ) from error
+    except SLACK_TROUBLE:
+        return  # the socket itself keeps trying
 
 
 async def _app_id(client: AsyncWebClient, bot_id: str) -> str | None:

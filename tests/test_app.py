@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
+from slack_sdk.signature import SignatureVerifier
 from sqlalchemy import text
 
 from bot.alibaba.budget import Budget
@@ -539,6 +541,72 @@ async def test_a_card_that_cannot_stand_where_it_was_asked_goes_to_the_instances
     at, person = scene
     await person("U0ONCALLA1").types(f"cancel {STATIC} on prod-shanghai {BECAUSE}", channel="C0NEWINC01")
     assert has_buttons(buttons(at, INCIDENT))
+
+
+async def test_a_card_that_can_stand_nowhere_ends_its_proposal_and_the_asker_is_told(scene: Scene) -> None:
+    at, person = scene
+    await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01", channel="C0NEWINC01")
+    assert "I cannot post the card in this channel (not_in_channel)" in person("U0ONCALLA1").was_told()
+    assert ("proposal:ended", "otabrake") in await audit(at)
+    await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01", channel="C0GENERAL1")
+    assert has_buttons(buttons(at, "C0GENERAL1"))
+
+
+async def test_two_minutes_without_slack_lose_nothing(scene: Scene) -> None:
+    at, person = scene
+    at.slack.faults.append(SlackFault(method="chat.postMessage", status=503, times=20))
+    await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
+    for _ in range(12):
+        await settled(at)
+    assert has_buttons(buttons(at))
+
+
+async def test_a_user_group_that_is_gone_locks_nobody_out(scene: Scene) -> None:
+    at, person = scene
+    del at.slack.workspace.usergroups["S0614TZAA"]
+    await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
+    assert has_buttons(buttons(at))
+
+
+@pytest.mark.parametrize(
+    "bent",
+    [
+        {"actions": []},
+        {"actions": "x"},
+        {"actions": [{"action_id": ["x"], "value": "1"}]},
+        {"channel": ["C1"]},
+        {"user": ["U1"]},
+        {"type": "view_submission", "view": {}},
+        {"type": "event_callback", "event": "x"},
+        {"authorizations": "x"},
+        {"response_url": "https://[bad"},
+    ],
+)
+async def test_genuine_but_malformed_deliveries_are_answered_and_hurt_nothing(
+    scene: Scene, clock: Clock, bent: dict[str, Any]
+) -> None:
+    at, person = scene
+    body = {
+        "type": "block_actions",
+        "api_app_id": "A0OTABRAKE",
+        "team": {"id": "T0SANDBOX1"},
+        "user": {"id": "U0ONCALLA1", "team_id": "T0SANDBOX1"},
+        "trigger_id": json.dumps(bent),
+        "actions": [{"action_id": "proposal.confirm", "value": "f" * 32, "type": "button"}],
+    }
+    raw = urlencode({"payload": json.dumps(body | bent)})
+    now = str(int(clock().timestamp()))
+    signature = SignatureVerifier(server.SIGNING_SECRET).generate_signature(timestamp=now, body=raw)
+    headers = {
+        "content-type": "application/x-www-form-urlencoded",
+        "x-slack-request-timestamp": now,
+        "x-slack-signature": signature or "",
+    }
+    answer = await person("U0ONCALLA1").http.post(f"{at.bot_url}/slack/events", content=raw, headers=headers)
+    assert answer.status_code in (200, 400, 403)
+    await settled(at)
+    await person("U0ONCALLA1").types(f"cancel {STATIC} {BECAUSE}")
+    assert has_buttons(buttons(at))
 
 
 async def test_people_slack_does_not_tell_about_are_not_let_in(scene: Scene) -> None:

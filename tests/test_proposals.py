@@ -32,7 +32,7 @@ from bot.proposals import (
     advance,
     diagram,
 )
-from tests.values import AT, counts, decision, intent, offer, proposal
+from tests.values import AT, PLACE, counts, decision, intent, offer, proposal
 
 LATER = AT + timedelta(seconds=5)
 
@@ -43,7 +43,7 @@ def end(code: OutcomeCode) -> Ended:
 
 ADMISSIBLE: dict[type[Answer], Answer] = {
     Offered: Offered(offer()),
-    Confirmed: Confirmed("0" * 32, "U0ONCALLB2", decision()),
+    Confirmed: Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE),
     Called: Called(intent("n2"), counts(QUEUED=3)),
     Accepted: Accepted("RID", True, LATER),
     Deferred: Deferred(CallAnswer.NOT_SENT, "refused"),
@@ -106,7 +106,7 @@ def test_each_state_ends_with_its_own_codes_only(state: State, code: OutcomeCode
 
 def test_a_yes_to_another_offer_does_not_count() -> None:
     with pytest.raises(OutOfTurn, match="out of date"):
-        advance(in_state(State.OFFERED), Confirmed("f" * 32, "U0ONCALLA1", decision()), LATER)
+        advance(in_state(State.OFFERED), Confirmed("f" * 32, "U0ONCALLA1", decision(), PLACE), LATER)
 
 
 def test_a_yes_at_the_moment_of_expiry_does_not_count() -> None:
@@ -116,13 +116,13 @@ def test_a_yes_at_the_moment_of_expiry_does_not_count() -> None:
 
 def test_a_yes_that_the_policy_denies_does_not_count() -> None:
     with pytest.raises(OutOfTurn, match="policy"):
-        advance(in_state(State.OFFERED), Confirmed("0" * 32, "U1", decision(effect=Effect.DENY)), LATER)
+        advance(in_state(State.OFFERED), Confirmed("0" * 32, "U1", decision(effect=Effect.DENY), PLACE), LATER)
 
 
 def test_a_yes_without_a_required_reason_does_not_count() -> None:
     needs = decision(requirements=Requirements(reason=True))
     with pytest.raises(OutOfTurn, match="reason"):
-        advance(replace(in_state(State.OFFERED), reason=None), Confirmed("0" * 32, "U1", needs), LATER)
+        advance(replace(in_state(State.OFFERED), reason=None), Confirmed("0" * 32, "U1", needs, PLACE), LATER)
 
 
 def test_who_confirms_becomes_the_requester() -> None:

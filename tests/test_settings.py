@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.errors import ConfigurationError
-from bot.settings import database_url, read_settings
+from bot.settings import database_problems, database_url, read_settings
 
 GOOD = {"SLACK_BOT_TOKEN": "xoxb-secret-1", "SLACK_SIGNING_SECRET": "secret-2"}
 
@@ -68,3 +68,22 @@ def test_no_secret_is_in_the_settings_repr() -> None:
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
 def test_both_spellings_of_postgresql_mean_our_driver(scheme: str) -> None:
     assert database_url({"OTABRAKE_DATABASE_URL": f"{scheme}://u@h/d"}) == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "mysql://x",
+        "postgresql://u:pa@ss@h/d",
+        "postgresql://u:p/a@h:x/d",
+        "postgresql://",
+        "x",
+    ],
+)
+def test_a_database_url_that_cannot_be_read_is_said_without_repeating_it(url: str) -> None:
+    problems = database_problems({"OTABRAKE_DATABASE_URL": url})
+    assert len(problems) == 1
+    assert url not in problems[0]
+    assert "ss@h" not in problems[0]

@@ -133,6 +133,8 @@ def test_the_url_check_is_answered_only_if_it_is_signed() -> None:
         ({"team": None, "user": {"id": "U1"}}, "another team"),
         ({"team": {"id": "T2"}, "enterprise": {"id": "E2"}}, "another team"),
         ({"team": "T1DC2JH3J", "user": "U1"}, "another team"),
+        ({"team_id": ["T1DC2JH3J"], "team": None, "user": None}, "another team"),
+        ({"team": {"id": {"a": 1}}, "user": {"team_id": [1]}}, "another team"),
     ],
 )
 def test_what_belongs_to_others_is_refused(bent: dict[str, object], why: str) -> None:

@@ -30,7 +30,7 @@ from bot.proposals import (
 from bot.storage.database import Database
 from bot.storage.store import SqlStore
 from tests.conftest import Clock
-from tests.values import AT, counts, decision, delivery, intent, offer, preview, proposal
+from tests.values import AT, PLACE, counts, decision, delivery, intent, offer, preview, proposal
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def test_a_proposal_is_read_back_as_it_was_at_every_state(store: SqlStore)
     last = await walk(
         store,
         Offered(offer()),
-        Confirmed("0" * 32, "U0ONCALLB2", decision()),
+        Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE),
         Called(intent("n1"), counts(QUEUED=7, CONFIRM=None)),
         Deferred(CallAnswer.THROTTLED, "slow down", "RID0"),
         Called(intent("n2")),
@@ -101,7 +101,7 @@ async def test_of_many_at_once_one_wins_and_its_entry_and_posts_alone_are_kept(
     store: SqlStore, database: Database
 ) -> None:
     before = await walk(store, Offered(offer()))
-    after = advance(before, Confirmed("0" * 32, "U0ONCALLB2", decision()), AT)
+    after = advance(before, Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE), AT)
     post = Post(PostKind.CARD, "p1")
     attempts = [
         store.save(Transition(before, after, (replace(entry(EntryName.CONFIRMED), actor=f"U{n}"),), (post,)))
@@ -123,11 +123,11 @@ async def test_a_second_pending_proposal_of_the_same_kind_is_refused(store: SqlS
 
 
 async def test_a_nonce_is_never_kept_twice(store: SqlStore) -> None:
-    await walk(store, Offered(offer()), Confirmed("0" * 32, "U1", decision()), Called(intent("n1")))
+    await walk(store, Offered(offer()), Confirmed("0" * 32, "U1", decision(), PLACE), Called(intent("n1")))
     other = replace(proposal(), proposal_id="p2", params=frozenset({"queued"}))
     assert await saved(store, None, other)
     offered = advance(other, Offered(offer(offer_id="1" * 32)), AT)
-    approved = advance(offered, Confirmed("1" * 32, "U1", decision()), AT)
+    approved = advance(offered, Confirmed("1" * 32, "U1", decision(), PLACE), AT)
     assert await saved(store, other, offered)
     assert await saved(store, offered, approved)
     assert not await saved(store, approved, advance(approved, Called(intent("n1")), AT))
@@ -137,7 +137,7 @@ async def test_only_what_has_something_to_do_is_work(store: SqlStore) -> None:
     waiting = await walk(store, Offered(offer()))
     assert await store.fetch_work(AT) == ()
     assert await store.fetch_work(offer().expires_at) == ("p1",)
-    approved = advance(waiting, Confirmed("0" * 32, "U1", decision()), AT)
+    approved = advance(waiting, Confirmed("0" * 32, "U1", decision(), PLACE), AT)
     assert await saved(store, waiting, approved)
     assert await store.fetch_work(AT) == ("p1",)
     ended = advance(approved, Ended(Outcome(OutcomeCode.NOT_DONE, Notice("over"))), AT)

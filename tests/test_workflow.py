@@ -32,6 +32,7 @@ from bot.model import (
     JobState,
     Notice,
     OutcomeCode,
+    Place,
     Receipt,
     Step,
     StepKind,
@@ -49,7 +50,7 @@ from bot.storage.store import SqlStore
 from bot.workflow.means import Means, Timings
 from bot.workflow.road import ATTEMPTS, Road
 from tests.conftest import Clock
-from tests.values import TARGET, delivery, intent, job, offer, proposal
+from tests.values import TARGET, delivery, intent, job, offer, preview, proposal
 
 KNOWN = Operations.of(OPERATIONS)
 RULES = """
@@ -456,7 +457,100 @@ async def test_a_second_copy_that_is_refused_is_judged_by_what_is_read(world: Wo
     await world.ask()
     world.cloud.answers = [CloudLost("timeout"), CloudRefused("iot.ota.JobHasCanceled", "over", request_id="RID2")]
     after = await world.click()
-    assert outcome(after) is OutcomeCode.REFUSED_BY_CLOUD
+    assert outcome(after) is OutcomeCode.UNKNOWN_OUTCOME
+    assert "may or may not have arrived" in await world.said(PostKind.BROADCAST)
+
+
+async def test_after_a_lost_first_copy_nothing_later_is_said_to_be_all_that_happened(world: World) -> None:
+    for later in (CloudThrottled("Throttling", "slow", retry_after_seconds=200), CloudUnreachable("refused")):
+        await world.ask()
+        world.cloud.is_obeyed = False
+        world.cloud.answers = [CloudLost("timeout"), CloudLost("timeout"), *[later] * 99]
+        assert outcome(await world.click()) is OutcomeCode.UNKNOWN_OUTCOME
+    said = await world.said(PostKind.BROADCAST)
+    assert "Nothing was sent" not in said
+    assert "refused" not in said.replace("Because: refused", "")
+
+
+async def test_a_halt_goes_on_with_its_second_step_after_a_crash_however_long_ago(world: World) -> None:
+    world.cloud.job = job(kind=JobKind.DYNAMIC)
+    halting = offer(preview=preview(job=world.cloud.job), expires_at=world.clock() + timedelta(minutes=15))
+    left = proposal(
+        operation="job.halt",
+        state=State.CALLING,
+        offer=halting,
+        confirmed_by="U0ONCALLA1",
+        approved_at=world.clock(),
+        baseline=Counts(dict(world.cloud.counts), world.clock()),
+        calls=(Call(0, 1, intent("n-left"), CallAnswer.ACCEPTED, "RID"),),
+        steps_done=1,
+    )
+    await world.keep(left)
+    world.clock.pass_by(300)
+    assert outcome(await world.go_on()) is OutcomeCode.STOPPED
+
+
+async def test_devices_that_were_told_and_now_flash_are_not_said_to_have_stopped(world: World) -> None:
+    world.cloud.counts |= {TaskState.NOTIFIED: 5, TaskState.IN_PROGRESS: 12}
+    await world.ask()
+
+    def some_start_to_flash() -> None:
+        world.cloud.counts |= {TaskState.NOTIFIED: 0, TaskState.IN_PROGRESS: 15, TaskState.CANCELED: 2}
+
+    world.cloud.on_send = some_start_to_flash
+    after = await world.click()
+    assert outcome(after) is OutcomeCode.PARTLY_STOPPED
+    assert "still moving 3" in await world.said(PostKind.BROADCAST)
+
+
+async def test_numbers_of_long_ago_are_not_said_to_be_those_of_now(world: World) -> None:
+    await world.ask()
+    world.cloud.is_obeyed = False
+    reads = 0
+
+    async def once(*args: Any, **options: Any) -> Counts:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            raise CloudLost("no answer")
+        return Counts(dict(world.cloud.counts), world.clock())
+
+    def from_now_on() -> None:
+        world.cloud.fetch_counts = once  # type: ignore[method-assign]
+
+    world.cloud.on_send = from_now_on
+    assert outcome(await world.click()) is OutcomeCode.UNKNOWN_OUTCOME
+
+
+async def test_a_yes_is_decided_where_it_was_given(world: World) -> None:
+    only_there = RULES.replace("where: {instances: [prod-*]}", "where: {instances: [prod-*], channels: [C0INCIDENT]}")
+    world.policy[0] = load({"p.yaml": only_there.encode()}, operations=KNOWN)
+    waiting = await world.ask()
+    assert waiting is not None
+    assert waiting.offer is not None
+    elsewhere = replace(delivery().reply_to, place=Place("C0ELSEWHERE"))
+    click = Click(Choice.CONFIRM, waiting.offer.offer_id)
+    await world.take(delivery("x", content=click, reply_to=elsewhere, received_at=world.clock()))
+    assert world.cloud.sent == []
+    assert "the policy does not allow it for you here" in await world.said(PostKind.REPLY)
+
+
+async def test_work_that_breaks_after_the_call_is_not_said_to_have_sent_nothing(world: World) -> None:
+    await world.ask()
+
+    async def broken(*args: Any, **options: Any) -> Counts:
+        raise RuntimeError("a bug")
+
+    def from_now_on() -> None:
+        world.cloud.fetch_counts = broken  # type: ignore[method-assign]
+
+    world.cloud.on_send = from_now_on
+    await world.click()
+    for _ in range(ATTEMPTS + 1):
+        after = await world.go_on()
+    said = await world.said(PostKind.BROADCAST)
+    assert after.state in (State.FOLLOWING, State.FINISHED)
+    assert "Nothing was sent" not in said
 
 
 async def test_a_read_back_that_does_not_come_ends_as_unknown(world: World) -> None:
@@ -519,7 +613,7 @@ async def test_devices_that_cannot_be_seen_are_not_said_to_have_stopped(world: W
     world.cloud.on_send = lambda: world.cloud.count_errors.extend([CloudLost("no answer")] * 999)
     after = await world.click()
     assert outcome(after) is OutcomeCode.UNKNOWN_OUTCOME
-    assert "it did not tell what the devices did" in await world.said(PostKind.BROADCAST)
+    assert "it did not tell what the devices do" in await world.said(PostKind.BROADCAST)
 
 
 async def test_one_reading_of_zero_is_not_enough(world: World) -> None:

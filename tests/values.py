@@ -30,6 +30,7 @@ from bot.proposals import Proposal
 AT = datetime(2026, 3, 1, 3, 12, tzinfo=UTC)
 TARGET = Target("prod-shanghai", "7glPHmaDYLAYMD1HHutT02")
 STOPPABLE = frozenset({Touch.QUEUED, Touch.NOTIFIED, Touch.CONFIRM})
+PLACE = Place("C0INCIDENT")
 REPLY_TO = ReplyTo("U0ONCALLA1", Place("C0INCIDENT"), "https://hooks.slack.com/commands/T0/1/x")
 
 

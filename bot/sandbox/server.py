@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +26,7 @@ from bot.sandbox.iot import create_iot_app, load_seed
 from bot.sandbox.slack import create_slack_app
 from bot.sandbox.slack_fake import FakeSlack
 from bot.sandbox.workspace import load_workspace
-from bot.server import open_socket, serve_until_signal, served
+from bot.server import open_socket, serve_until_signal, served, until_signal
 from bot.settings import Settings, read_settings
 from bot.wiring import App, now, running
 from bot.workflow.means import Timings
@@ -148,7 +147,7 @@ async def serve_sandbox(*, port: int) -> None:
         click.echo(f"\n  Open {running_sandbox.slack_url} and stop a rollout. Ctrl-C ends it.\n")
         click.echo(f"  IoT simulator   {running_sandbox.iot_url} (key {KEY_ID} / {KEY_SECRET})")
         click.echo(f"  the bot         {running_sandbox.bot_url}/readyz\n")
-        await _until_signal()
+        await until_signal()
 
 
 async def serve_iot(*, port: int) -> None:
@@ -169,11 +168,3 @@ async def serve_slack(*, port: int, app_url: str | None) -> None:
         click.echo(f"  signing secret  {SIGNING_SECRET}\n  bot token       {BOT_TOKEN}\n  app token       {APP_TOKEN}")
         click.echo(f"  delivers to     {app_url or 'your Socket Mode connection'}")
         await serve_until_signal(_slack_app(app_url), listening, has_lifespan=True)
-
-
-async def _until_signal() -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, stopped.set)
-    await stopped.wait()

@@ -20,10 +20,20 @@ from bot.slack.gate import MAX_BYTES, Admitted, Answered, Gate
 from bot.workflow.means import Log
 
 
-async def dispatch(app: AsyncApp, admitted: Admitted) -> BoltResponse:
-    """Hands what was admitted to Bolt, already parsed; the listeners find it in their context."""
-    request = AsyncBoltRequest(body=admitted.body, context={"admitted": admitted}, mode="socket_mode")
-    response: BoltResponse = await app.async_dispatch(request)
+async def dispatch(app: AsyncApp, admitted: Admitted, *, log: Log) -> BoltResponse:
+    """Hands what was admitted to Bolt, already parsed; the listeners find it in their context.
+
+    Bolt reads many fields on its way to a listener, and stumbles over some that are not what Slack sends.
+    """
+    try:
+        request = AsyncBoltRequest(body=admitted.body, context={"admitted": admitted}, mode="socket_mode")
+        response: BoltResponse = await app.async_dispatch(request)
+    except Exception as error:  # genuine but unreadable: an answer, not a crash
+        log.error("not dispatched", kind=admitted.kind.value, why=type(error).__name__)
+        return BoltResponse(status=400, body="malformed request")
+    if response.status >= 500:  # not a listener of ours: those answer in any case
+        log.error("not dispatched", kind=admitted.kind.value, why="Bolt could not read it")
+        return BoltResponse(status=400, body="malformed request")
     return response
 
 
@@ -44,7 +54,7 @@ class HttpDoor:
             self._log.info("refused at the gate", status=verdict.status, why=verdict.why)
             await _respond(send, verdict.status, {}, verdict.text)
             return
-        response = await dispatch(self._app, verdict)
+        response = await dispatch(self._app, verdict, log=self._log)
         status = 200 if response.status == 404 else response.status  # what nobody listens to is no error of Slack's
         await _respond(send, status, response.headers, response.body if status == response.status else "")
 
@@ -101,6 +111,6 @@ class SocketDoor:
         if isinstance(verdict, Answered):
             self._log.info("refused at the gate", status=verdict.status, why=verdict.why)
         else:
-            response = await dispatch(self._app, verdict)
+            response = await dispatch(self._app, verdict, log=self._log)
             payload = json.loads(response.body) if response.status == 200 and response.body else None
         await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id, payload=payload))

@@ -78,7 +78,8 @@ class Gate:
         if body.get("ssl_check") == "1":
             return Answered(200, "", "ssl check")
         if body.get("type") == "url_verification":
-            return Answered(200, str(body.get("challenge", ""))[:200], "url verification")
+            challenge = str(body.get("challenge", ""))[:200].encode("utf-8", "replace").decode()
+            return Answered(200, challenge, "url verification")
         return self._admit(body)
 
     def admit_socket(self, payload: object) -> Admitted | Answered:
@@ -108,7 +109,8 @@ class Gate:
     def _is_our_team(self, body: dict[str, Any]) -> bool:
         """Commands name one team; interactions name the workspace and the person's own, and both must be ours."""
         enterprise = body.get("enterprise_id") or _at(body, "enterprise", "id") or _at(body, "team", "enterprise_id")
-        teams = {body.get("team_id"), _at(body, "team", "id"), _at(body, "user", "team_id")} - {None, ""}
+        named = (body.get("team_id"), _at(body, "team", "id"), _at(body, "user", "team_id"))
+        teams = {team for team in named if isinstance(team, str) and team}
         if teams:
             ours = self.identity.team_id
             return teams == {ours} or (enterprise is not None and enterprise == self.identity.enterprise_id)

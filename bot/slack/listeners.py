@@ -97,7 +97,7 @@ class Listeners:
                 notice = _slow(reference)
                 self._log.error("acknowledged late", kind=admitted.kind.value, reference=reference)
             except StoreUnavailable as error:
-                notice = _not_written(reference)
+                notice = _slow(reference) if error.may_have_written else _not_written(reference)
                 self._log.error("not written", kind=admitted.kind.value, reference=reference, why=str(error))
             except Exception as error:  # a person is waiting: anything is answered
                 notice = _broken(reference)

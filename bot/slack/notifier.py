@@ -22,18 +22,22 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import OtabrakeError, StoreUnavailable
-from bot.exchange import PostKind, ReplyTo
+from bot.exchange import Post, PostKind, ReplyTo
 from bot.model import Instance
 from bot.operations import Operations
 from bot.ports import Owed, Store, Surface
 from bot.proposals import Proposal, State
 from bot.slack import views
-from bot.slack.people import SLACK_TROUBLE
+from bot.slack.people import SLACK_TROUBLE, error_code
 from bot.slack.views import Message
 from bot.workflow.means import Log
+from bot.workflow.sentences import stands_elsewhere
 
-ATTEMPTS = 8
+LONGEST_PAUSE_SECONDS = 30.0
+BROKEN_ATTEMPTS = 8
+"""So often a post is tried that fails for a reason of our own; Slack's own troubles are waited out."""
 _NO_WAY_IN = ("channel_not_found", "not_in_channel", "is_archived", "restricted_action")
+_PASSING = ("internal_error", "fatal_error", "ratelimited", "request_timeout", "service_unavailable", "http_200")
 _RESPONSE_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
 
 
@@ -53,6 +57,7 @@ class SlackNotifier:
         operations: Operations,
         instance: Callable[[str], Instance | None],
         log: Log,
+        unshown: Callable[[str, str], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
@@ -61,6 +66,7 @@ class SlackNotifier:
         self._operations = operations
         self._instance = instance
         self._log = log
+        self._unshown = unshown
         self._sleep = sleep
         self._owing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -111,6 +117,8 @@ class SlackNotifier:
                 await self._start_lanes()
             except StoreUnavailable as error:
                 self._log.error("outbox interrupted", why=str(error))
+            except Exception as error:  # without this task nobody is told anything any more
+                self._log.error("outbox failed", exc_info=error)
 
     async def _start_lanes(self) -> None:
         lanes: dict[str, list[Owed]] = defaultdict(list)
@@ -144,27 +152,36 @@ class SlackNotifier:
         try:
             await self._deliver(owed)
         except Undeliverable as error:
-            self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=str(error))
-            await self._store.settle([owed.post_id], failure=str(error))
+            await self._give_up(owed, str(error))
         except StoreUnavailable as error:
             self._log.error("outbox interrupted", why=str(error))
             return False
         except SLACK_TROUBLE as error:
-            return await self._put_off(owed, error)
+            if not isinstance(error, SlackApiError) or _may_pass(error):
+                return await self._put_off(owed, error)
+            await self._give_up(owed, error_code(error))
+        except Exception as error:  # a post of our own making that cannot be sent must not block its lane
+            self._log.error("post failed", lane=owed.post.lane, kind=owed.post.kind.value, exc_info=error)
+            if owed.attempts + 1 < BROKEN_ATTEMPTS:
+                return await self._put_off(owed, error)
+            await self._give_up(owed, type(error).__name__)
         else:
             await self._store.settle([owed.post_id])
         return True
 
+    async def _give_up(self, owed: Owed, why: str) -> None:
+        """A visible record of what could not be delivered; a card that can stand nowhere ends its proposal."""
+        self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=why)
+        await self._store.settle([owed.post_id], failure=why)
+        if owed.post.kind is PostKind.CARD:
+            await self._unshown(owed.post.lane, why)
+
     async def _put_off(self, owed: Owed, error: BaseException) -> bool:
-        why, pause = type(error).__name__, min(2.0**owed.attempts * 0.5, 30.0)
+        """Slack is busy or away: the lane waits, however long that takes."""
+        pause = min(2.0 ** min(owed.attempts, 6) * 0.5, LONGEST_PAUSE_SECONDS)
+        why = type(error).__name__
         if isinstance(error, SlackApiError):
-            why = str(error.response.get("error") or error.response.status_code)
-            pause = _retry_after(error) or pause
-            is_final = error.response.status_code == 200 and why not in ("internal_error", "fatal_error", "ratelimited")
-            if is_final or owed.attempts + 1 >= ATTEMPTS:
-                self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=why)
-                await self._store.settle([owed.post_id], failure=why)
-                return True
+            why, pause = error_code(error), _retry_after(error) or pause
         self._log.error("post put off", lane=owed.post.lane, kind=owed.post.kind.value, why=why, seconds=pause)
         await self._store.count_attempt(owed.post_id)
         await self._sleep(pause)
@@ -213,6 +230,9 @@ class SlackNotifier:
             if fallback is None or fallback == channel:
                 raise
             channel, posted = fallback, await self._post(fallback, message)
+            notice = stands_elsewhere(proposal.target.instance)
+            pointer = Post(PostKind.REPLY, f"pointer {proposal.proposal_id}"[:64], notice, proposal.reply_to)
+            await self._store.record(posts=(pointer,))
         surface = replace(surface, channel=channel, card=posted)
         await self._store.save_surface(proposal.proposal_id, surface)
         return surface
@@ -244,8 +264,8 @@ class SlackNotifier:
                 **extra,
             )
         except SlackApiError as error:
-            if (code := error.response.get("error")) in _NO_WAY_IN:
-                raise Undeliverable(str(code)) from error
+            if (code := error_code(error)) in _NO_WAY_IN:
+                raise Undeliverable(code) from error
             raise
         return str(answer["ts"])
 
@@ -273,17 +293,24 @@ class SlackNotifier:
                 channel=to.place.channel, user=to.user_id, text=message.text, blocks=list(message.blocks)
             )
         except SlackApiError as error:
-            if (code := error.response.get("error")) in (*_NO_WAY_IN, "user_not_in_channel"):
-                raise Undeliverable(str(code)) from error
+            if (code := error_code(error)) in (*_NO_WAY_IN, "user_not_in_channel"):
+                raise Undeliverable(code) from error
             raise
 
     def _is_slacks(self, address: str) -> bool:
         """A response_url must lead to Slack (or to the API that we were told to use)."""
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            return False
         own = urlsplit(self._client.base_url)
         return (parts.scheme == "https" and parts.hostname in _RESPONSE_HOSTS) or (
             (parts.scheme, parts.netloc) == (own.scheme, own.netloc)
         )
+
+
+def _may_pass(error: SlackApiError) -> bool:
+    return error.response.status_code != 200 or error_code(error) in _PASSING
 
 
 def _retry_after(error: SlackApiError) -> float | None:

@@ -25,6 +25,14 @@ SLACK_TROUBLE = (SlackClientError, ClientError, asyncio.TimeoutError, OSError)
 """Whatever can go wrong on the way to Slack's Web API."""
 
 _NOBODY = ("user_not_found", "user_not_visible", "users_not_found")
+_NO_GROUP = ("no_such_subteam", "subteam_not_found")
+
+
+def error_code(error: SlackApiError) -> str:
+    """Slack's word for what went wrong, or the HTTP status where something before Slack answered."""
+    body = getattr(error.response, "data", None)
+    code = body.get("error") if isinstance(body, dict) else None
+    return str(code) if code else f"http_{getattr(error.response, 'status_code', None) or 'unreadable'}"
 
 
 class SlackPeople:
@@ -52,9 +60,9 @@ class SlackPeople:
                 *(self._is_member(user_id, group, max_age_seconds) for group in sorted(self._usergroups())),
             )
         except SlackApiError as error:
-            if error.response.get("error") in _NOBODY:
+            if error_code(error) in _NOBODY:
                 raise Unidentified("Slack does not know you in this workspace.") from error
-            raise PeopleUnavailable(f"Slack answered {error.response.get('error')}") from error
+            raise PeopleUnavailable(f"Slack answered {error_code(error)}") from error
         except SLACK_TROUBLE as error:
             raise PeopleUnavailable(f"Slack did not answer ({type(error).__name__})") from error
         self._refuse_strangers(account)
@@ -93,10 +101,19 @@ class SlackPeople:
         known = self._members.get(group)
         if known is None or not self._is_fresh(known[0], max_age_seconds):
             asked_at = self._clock()
-            answer = await self._client.usergroups_users_list(usergroup=group)
-            known = (asked_at, frozenset(answer.get("users") or ()))
+            known = (asked_at, await self._fetch_members(group))
             self._members[group] = known
         return group if user_id in known[1] else None
+
+    async def _fetch_members(self, group: str) -> frozenset[str]:
+        """A group that is gone has nobody in it: that must not lock everybody else out."""
+        try:
+            answer = await self._client.usergroups_users_list(usergroup=group)
+        except SlackApiError as error:
+            if error_code(error) in _NO_GROUP:
+                return frozenset()
+            raise
+        return frozenset(answer.get("users") or ())
 
     def _is_fresh(self, asked_at: datetime, max_age_seconds: float) -> bool:
         age = (self._clock() - asked_at).total_seconds()

@@ -31,6 +31,16 @@ Unit = Callable[[Connection], T]
 
 BUSY_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
+_LIVELY = {
+    "connect_timeout": BUSY_TIMEOUT_SECONDS,
+    "options": "-c statement_timeout=5000",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8000,
+}
+"""A server that has gone silent is noticed within seconds, not when the kernel gives up."""
+
 READERS = 2
 _WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 GATHERING_SECONDS = 0.001
@@ -43,7 +53,7 @@ def _translated() -> Iterator[None]:
     """Whatever a driver says of an unusable database becomes `StoreUnavailable`; a broken constraint stays one."""
     try:
         yield
-    except IntegrityError:
+    except (IntegrityError, StoreUnavailable):
         raise
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -95,7 +105,7 @@ class PostgresDatabase(Database):
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_SECONDS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": BUSY_TIMEOUT_SECONDS, "options": "-c statement_timeout=5000"},
+            connect_args=_LIVELY,
         )
         super().__init__(engine, threads=POOL_SIZE)
 
@@ -103,8 +113,15 @@ class PostgresDatabase(Database):
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._write, unit)
 
     def _write(self, unit: Unit[T]) -> T:
-        with _translated(), self.engine.begin() as connection:
-            return unit(connection)
+        with _translated(), self.engine.connect() as connection:
+            result = unit(connection)
+            try:
+                connection.commit()
+            except (SQLAlchemyError, OSError) as error:
+                raise StoreUnavailable(
+                    f"the database did not confirm a commit ({_first_line(error)})", may_have_written=True
+                ) from error
+            return result
 
 
 @dataclass(slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +23,8 @@ from bot.proposals import PENDING, Call, Proposal, State
 from bot.storage.codec import from_json, to_json
 from bot.storage.database import Database
 from bot.storage.tables import calls, entries, inbox, offers, outbox, proposals, surfaces
+
+T = TypeVar("T")
 
 ROWS = 500
 """The most rows that one unit reads, so that it stays short."""
@@ -61,7 +64,8 @@ class SqlStore:
             .limit(ROWS)
         )
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
-        return tuple(from_json(Delivery, body) for delivery_id, body in rows if delivery_id not in but)
+        wanted = ((delivery_id, body) for delivery_id, body in rows if delivery_id not in but)
+        return tuple(delivery for row_id, body in wanted if (delivery := _readable(Delivery, row_id, body)) is not None)
 
     async def fetch_proposal(self, proposal_id: str) -> Proposal | None:
         return await self._database.read(
@@ -106,7 +110,11 @@ class SqlStore:
             .limit(ROWS)
         )
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
-        return tuple(Owed(post_id, from_json(Post, body), attempts) for post_id, body, attempts in rows)
+        return tuple(
+            Owed(post_id, post, attempts)
+            for post_id, body, attempts in rows
+            if (post := _readable(Post, post_id, body)) is not None
+        )
 
     async def settle(self, post_ids: Sequence[int], *, failure: str | None = None) -> None:
         statement = (
@@ -128,6 +136,15 @@ class SqlStore:
     async def save_surface(self, proposal_id: str, surface: Surface) -> None:
         values = {"channel": surface.channel, "card": surface.card, "buttons": surface.buttons}
         await self._database.run(lambda connection: _upsert_surface(connection, proposal_id, values))
+
+
+def _readable(kind: type[T], row_id: object, body: str) -> T | None:
+    """A row of a newer version (after a step back) is left for it, and must not hide the others."""
+    try:
+        return from_json(kind, body)
+    except ValueError as error:
+        structlog.get_logger().error("row not readable", kind=kind.__name__, row=row_id, why=type(error).__name__)
+        return None
 
 
 _INSERT_NEW = (

@@ -10,7 +10,7 @@ import asyncio
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
-from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode
+from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place
 from bot.policy.load import Policy
 from bot.ports import Purpose
 from bot.proposals import Confirmed, Ended, Proposal, State
@@ -68,7 +68,8 @@ async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
 async def _confirm(
     means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
 ) -> GoOn:
-    decision = decide_at_card(policy, proposal, actor, offer.preview)
+    place = delivery.reply_to.place
+    decision = decide_at_card(policy, proposal, actor, offer.preview, channel=place.channel)
     if not decision.is_allowed:
         raise _no(proposal, sentences.click_denied(decision), why="denied")
     if decision.requirements.reason and not proposal.reason:
@@ -85,7 +86,7 @@ async def _confirm(
         approved = await move(
             means,
             proposal,
-            Confirmed(offer.offer_id, actor.user_id, decision),
+            Confirmed(offer.offer_id, actor.user_id, decision, Place(place.channel)),
             name=EntryName.CONFIRMED,
             actor=actor.user_id,
             facts=facts,
@@ -106,8 +107,9 @@ async def _dismiss(
     means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
 ) -> None:
     """The requester may, and whoever could say yes."""
-    is_requester = actor.user_id == proposal.requester
-    if not is_requester and not decide_at_card(policy, proposal, actor, offer.preview).is_allowed:
+    channel = delivery.reply_to.place.channel
+    decision = decide_at_card(policy, proposal, actor, offer.preview, channel=channel)
+    if actor.user_id != proposal.requester and not decision.is_allowed:
         raise _no(proposal, sentences.dismissal_denied(), why="denied")
     ended = await move(
         means,

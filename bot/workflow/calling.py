@@ -7,6 +7,7 @@ read-back shows that the goal is not reached.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from bot.audit import EntryName, Fact
@@ -40,6 +41,8 @@ ATTEMPTS = 3
 """At most so many attempts at a step whose answer was lost."""
 
 _NONCE_USED = "signaturenonceused"
+_OURS = "otabrake."
+"""How codes begin that are not the cloud's: nothing was sent then."""
 
 
 async def go_on_calling(means: Means, proposal: Proposal) -> None:
@@ -47,21 +50,27 @@ async def go_on_calling(means: Means, proposal: Proposal) -> None:
     call = proposal.current_call
     if call is not None and call.answer is None:
         await _lose(means, proposal, call, CloudLost("the process that sent it ended"))
-    elif (
-        call is not None
-        and call.answer is CallAnswer.THROTTLED
-        and _is_over(means, proposal, means.timings.retry_seconds)
-    ) or (
-        _is_over(means, proposal, means.timings.first_call_seconds)
-        and (call is None or call.answer is CallAnswer.NOT_SENT)
-    ):
+    elif call is None and proposal.steps_done > 0:
+        await attempt(means, proposal)  # the step before it was accepted: what is left must not wait
+    elif _is_over(means, proposal, _span(means, call.answer if call is not None else None)):
         await _give_up(means, proposal, None)
     else:
         await attempt(means, proposal)
 
 
-async def attempt(means: Means, proposal: Proposal, *, baseline: Counts | None = None) -> None:
-    """One attempt at the next step: the intent on disk, then on the wire."""
+def _span(means: Means, answer: CallAnswer | None) -> float:
+    """For how long after the yes an attempt may follow one that changed nothing."""
+    is_throttled = answer is CallAnswer.THROTTLED
+    return means.timings.retry_seconds if is_throttled else means.timings.first_call_seconds
+
+
+async def attempt(
+    means: Means, proposal: Proposal, *, baseline: Counts | None = None, posts: Sequence[Post] = ()
+) -> None:
+    """One attempt at the next step: the intent on disk, then on the wire. `posts` go with it."""
+    if proposal.state is State.APPROVED and _is_over(means, proposal, means.timings.first_call_seconds):
+        await _give_up(means, proposal, None)
+        return
     step = _steps(means, proposal)[proposal.steps_done]
     try:
         intent = means.changes.prepare(step)
@@ -74,19 +83,28 @@ async def attempt(means: Means, proposal: Proposal, *, baseline: Counts | None =
         "key_id": intent.key_id,
         "touches": sorted(touch.value for touch in step.touches),
     }
-    calling = await move(means, proposal, Called(intent, baseline), name=EntryName.CALLED, facts=facts)
+    calling = await move(means, proposal, Called(intent, baseline), name=EntryName.CALLED, facts=facts, posts=posts)
     if calling is not None:
         await _send(means, calling)
 
 
 async def _cannot_prepare(means: Means, proposal: Proposal, explained: Notice) -> None:
     """No key for this instance (any more): this attempt is not made, and no other will be."""
-    if proposal.state is State.UNKNOWN:
-        notice = sentences.unknown_outcome(explained.text, command_for(means, proposal))
-        await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
+    if proposal.state is State.UNKNOWN or was_lost(proposal):
+        await _stay_unknown(means, proposal, explained.text)
     else:
-        notice = sentences.never_sent(explained, _done(means, proposal))
+        notice = sentences.never_sent(explained, _done(means, proposal), command_for(means, proposal))
         await end(means, proposal, OutcomeCode.NOT_DONE, notice)
+
+
+def was_lost(proposal: Proposal) -> bool:
+    """Whether an earlier attempt at the step under way may have arrived: then no later refusal says what happened."""
+    return any(call.step == proposal.steps_done and call.answer is CallAnswer.LOST for call in proposal.calls)
+
+
+async def _stay_unknown(means: Means, proposal: Proposal, why: str) -> None:
+    notice = sentences.unknown_outcome(why, command_for(means, proposal))
+    await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
 
 
 async def _send(means: Means, proposal: Proposal) -> None:
@@ -128,7 +146,7 @@ async def _accept(means: Means, proposal: Proposal, request_id: str | None, deta
 
 async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: CloudError, *, pause: float) -> None:
     """The attempt changed nothing: another one follows while there is time, else that is the end."""
-    span = means.timings.retry_seconds if answer is CallAnswer.THROTTLED else means.timings.first_call_seconds
+    span = _span(means, answer)
     explained = means.words.explain(error, proposal.target)
     request_id = error.request_id if isinstance(error, CloudThrottled) else None
     deferred = await move(
@@ -149,20 +167,27 @@ async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: Cl
 
 async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -> None:
     call = proposal.current_call
-    done = _done(means, proposal)
+    done, command = _done(means, proposal), command_for(means, proposal)
     if explained is None and call is not None and call.detail is not None:
         explained = Notice(call.detail)
-    if call is not None and call.answer is CallAnswer.THROTTLED and explained is not None:
+    if was_lost(proposal):
+        await _stay_unknown(means, proposal, explained.text if explained is not None else "no answer came")
+    elif call is not None and call.answer is CallAnswer.THROTTLED and explained is not None:
         step = _steps(means, proposal)[proposal.steps_done].kind
-        await end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done))
+        await end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done, command))
     else:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done))
+        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done, command))
 
 
 async def _refused(means: Means, proposal: Proposal, error: CloudRefused) -> None:
     step = _steps(means, proposal)[proposal.steps_done].kind
     explained = means.words.explain(error, proposal.target)
-    outcome = Outcome(OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, _done(means, proposal)))
+    command = command_for(means, proposal)
+    if proposal.state is State.UNKNOWN or was_lost(proposal):
+        outcome = Outcome(OutcomeCode.UNKNOWN_OUTCOME, sentences.unknown_outcome(explained.text, command))
+    else:
+        notice = sentences.refused(step, explained, _done(means, proposal), command)
+        outcome = Outcome(OutcomeCode.REFUSED_BY_CLOUD, notice)
     await _finish(means, proposal, Ended(outcome, CallAnswer.REFUSED, error.request_id, error.code))
 
 
@@ -196,7 +221,7 @@ async def find_out(means: Means, proposal: Proposal) -> None:
             if error.code.casefold().endswith(_NONCE_USED):
                 await _accept(means, proposal, None, sentences.arrived_unanswered())
                 return
-            refusal = error
+            refusal = None if error.code.startswith(_OURS) else error
         except (CloudUnreachable, CloudLost):
             pass
         else:
@@ -221,9 +246,7 @@ async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusa
     elif read is None and call.attempt < ATTEMPTS and _still_stands(means, proposal):
         await attempt(means, proposal)
     else:
-        why = read if isinstance(read, str) else "the goal is not reached"
-        notice = sentences.unknown_outcome(why, command_for(means, proposal))
-        await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
+        await _stay_unknown(means, proposal, read if isinstance(read, str) else "the goal is not reached")
 
 
 async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | str | None:

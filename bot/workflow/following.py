@@ -24,14 +24,13 @@ _ORDER = (TaskState.CONFIRM, TaskState.QUEUED, TaskState.NOTIFIED, TaskState.IN_
 async def follow(means: Means, proposal: Proposal) -> None:
     """following → finished."""
     assert proposal.offer is not None and proposal.follow_until is not None  # noqa: S101, PT018 (accepted ones have both)
-    named = proposal.offer.preview.touched_states
     zeros, pause = 0, means.timings.poll_seconds
     shown_at = means.clock()
     while True:
         counts = await _read(means, proposal)
-        left = counts.of(named) if counts is not None else None
+        left = still_moving(proposal, counts)
         zeros = zeros + 1 if left == 0 else 0
-        is_late = means.clock() >= proposal.follow_until
+        is_late = means.clock() >= proposal.follow_until and left != 0
         if counts is not None and counts.by_state != (proposal.progress.by_state if proposal.progress else None):
             pause = means.timings.poll_seconds
             is_due = means.clock() >= shown_at + timedelta(seconds=means.timings.card_seconds)
@@ -41,7 +40,7 @@ async def follow(means: Means, proposal: Proposal) -> None:
                 return
             proposal = moved
         if zeros >= 2 or is_late:
-            await _end(means, proposal, is_drained=zeros >= 2)
+            await _end(means, proposal, is_read=left is not None)
             return
         await means.sleep(pause)
         pause = min(pause * 1.5, means.timings.poll_most_seconds)
@@ -60,8 +59,8 @@ async def _progress(means: Means, proposal: Proposal, counts: Counts, *, is_show
     return await keep(means, proposal, Progress(counts), posts=posts)
 
 
-async def _end(means: Means, proposal: Proposal, *, is_drained: bool) -> None:
-    outcome = judge(proposal, is_drained=is_drained, follow_seconds=means.timings.follow_seconds)
+async def _end(means: Means, proposal: Proposal, *, is_read: bool) -> None:
+    outcome = judge(proposal, is_read=is_read, follow_seconds=means.timings.follow_seconds)
     facts: dict[str, Fact] = {
         "outcome": outcome.code.value,
         "stopped": outcome.stopped,
@@ -73,22 +72,42 @@ async def _end(means: Means, proposal: Proposal, *, is_drained: bool) -> None:
     await move(means, proposal, Ended(outcome), name=EntryName.ENDED, facts=facts, posts=posts)
 
 
-def judge(proposal: Proposal, *, is_drained: bool, follow_seconds: float) -> Outcome:
-    """How it ended, from the baseline and the last counts."""
+def still_moving(proposal: Proposal, counts: Counts | None) -> int | None:
+    """How many devices that were asked to stop still move, or None if that is not known.
+
+    A device that had been told may begin to report progress although its task was to be cancelled. So where devices in
+    progress were not asked to stop, those beyond the ones that were in progress before (less all that finished since)
+    count as moving: rather one too many than one too few.
+    """
+    assert proposal.offer is not None  # noqa: S101 (what is followed was offered)
+    named = proposal.offer.preview.touched_states
+    left = counts.of(named) if counts is not None else None
+    if left is None or TaskState.IN_PROGRESS in named:
+        return left
+    before = proposal.baseline.by_state.get(TaskState.IN_PROGRESS) if proposal.baseline is not None else None
+    ended = [_rise(proposal.baseline, counts, state) for state in (TaskState.SUCCEEDED, TaskState.FAILED)]
+    now = counts.by_state.get(TaskState.IN_PROGRESS) if counts is not None else None
+    if before is None or now is None or None in ended:
+        return left
+    return left + max(0, now - max(0, before - sum(each or 0 for each in ended)))
+
+
+def judge(proposal: Proposal, *, is_read: bool, follow_seconds: float) -> Outcome:
+    """How it ended, from the baseline and the last counts; `is_read`: those are of now."""
     baseline, last = proposal.baseline, proposal.progress
     assert proposal.offer is not None  # noqa: S101 (what was followed was offered)
     named = proposal.offer.preview.touched_states
     rises = [_rise(baseline, last, state) for state in _RISING]
-    moving = last.of(named) if last is not None else None
-    if baseline is None or last is None or moving is None or None in rises:
+    moving = still_moving(proposal, last)
+    if not is_read or baseline is None or last is None or moving is None or None in rises:
         return Outcome(OutcomeCode.UNKNOWN_OUTCOME, sentences.never_seen(follow_seconds))
     stopped, finished, failed = (rise or 0 for rise in rises)
     spared = 0 if TaskState.IN_PROGRESS in named else baseline.by_state.get(TaskState.IN_PROGRESS) or 0
     escaped = max(0, finished - spared)
-    if (not is_drained and moving) or escaped:
-        code = OutcomeCode.PARTLY_STOPPED if stopped else OutcomeCode.NOT_STOPPED
-    else:
+    if not moving and not escaped:
         code = OutcomeCode.STOPPED
+    else:
+        code = OutcomeCode.PARTLY_STOPPED if stopped else OutcomeCode.NOT_STOPPED
     notice = sentences.final(code, stopped=stopped, finished=finished, failed=failed, moving=moving, spared=spared)
     return Outcome(code, notice, stopped, finished, failed, moving)
 

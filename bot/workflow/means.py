@@ -150,9 +150,11 @@ def decide_on(policy: Policy, proposal: Proposal, actor: Actor, preview: Preview
     return decide(policy, question_of(proposal, actor, preview, channel=proposal.place.channel))
 
 
-def decide_at_card(policy: Policy, proposal: Proposal, actor: Actor, preview: Preview) -> Decision:
-    """What the policy says of an answer given where the card stands."""
-    return decide(policy, question_of(proposal, actor, preview, channel=proposal.place.channel))
+def decide_at_card(
+    policy: Policy, proposal: Proposal, actor: Actor, preview: Preview, *, channel: str | None
+) -> Decision:
+    """What the policy says of an answer given in `channel`, where the card really stands."""
+    return decide(policy, question_of(proposal, actor, preview, channel=channel))
 
 
 def question_of(proposal: Proposal, actor: Actor, preview: Preview, *, channel: str | None) -> Question:

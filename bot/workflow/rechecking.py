@@ -6,6 +6,7 @@ In the stop direction growth alone changes nothing; another job state, kind or f
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.audit import EntryName
@@ -30,6 +31,14 @@ from bot.workflow.calling import attempt, end
 from bot.workflow.means import Means, decide_at_card, move, showing
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """The target as it is now; `is_patched` if numbers of the offer stand in for some that could not be read."""
+
+    preview: Preview
+    is_patched: bool
+
+
 async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Future[Job] | None = None) -> None:
     """approved → calling, after a last look at target, person and policy; or back to offered; or the end.
 
@@ -42,10 +51,11 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
     if policy is None or proposal.target.instance not in policy.instances:
         await end(means, proposal, OutcomeCode.NOT_DONE, sentences.no_policy(command_for(means, proposal)))
         return
-    looked = await _look_again(means, proposal, looking)
-    if isinstance(looked, Notice):
-        await end(means, proposal, OutcomeCode.NOT_DONE, looked)
+    found = await _look_again(means, proposal, looking)
+    if isinstance(found, Notice):
+        await end(means, proposal, OutcomeCode.NOT_DONE, found)
         return
+    looked, is_patched = found.preview, found.is_patched
     try:
         person = await means.people.identify(
             proposal.requester, max_age_seconds=means.timings.identity_at_click_seconds
@@ -56,7 +66,7 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
     except PeopleUnavailable:
         await end(means, proposal, OutcomeCode.NOT_DONE, sentences.people_unavailable(command_for(means, proposal)))
         return
-    decision = decide_at_card(policy, proposal, person.actor, looked)
+    decision = decide_at_card(policy, proposal, person.actor, looked, channel=proposal.place.channel)
     if not decision.is_allowed:
         await end(means, proposal, OutcomeCode.DENIED, sentences.denied_now(decision))
     elif is_nothing_to_stop(looked, operation):
@@ -70,10 +80,11 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
         posts = (line, *showing(proposal.proposal_id))
         await move(means, proposal, Offered(offer), name=EntryName.REOFFERED, facts=facts, posts=posts)
     else:
-        await attempt(means, proposal, baseline=looked.counts)
+        stand_in = Post(PostKind.LINE, proposal.proposal_id, sentences.not_every_number(proposal.offer.preview.counts))
+        await attempt(means, proposal, baseline=looked.counts, posts=(stand_in,) if is_patched else ())
 
 
-async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[Job] | None) -> Preview | Notice:
+async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[Job] | None) -> _Looked | Notice:
     """The target as it is now. A count that cannot be read keeps the offer's value; the job itself must be read."""
     assert proposal.offer is not None and proposal.approved_at is not None  # noqa: S101, PT018 (an approved one has both)
     until = proposal.approved_at + timedelta(seconds=means.timings.first_call_seconds)
@@ -91,7 +102,8 @@ async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[
         if isinstance(job, CloudError):
             is_worth_waiting = isinstance(job, CloudThrottled | CloudUnreachable | CloudLost)
             if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:
-                return sentences.never_sent(means.words.explain(job, proposal.target))
+                explained = means.words.explain(job, proposal.target)
+                return sentences.not_read_again(explained, command_for(means, proposal))
             await means.sleep(pause)
             pause = min(pause * 2, 8)
             continue
@@ -101,7 +113,8 @@ async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[
             raise counts
         fresh = counts if isinstance(counts, Counts) else None
         merged = _merged(proposal.offer.preview.counts, fresh)
-        return Preview(proposal.target, job, merged, operation.touches(proposal.params, job))
+        preview = Preview(proposal.target, job, merged, operation.touches(proposal.params, job))
+        return _Looked(preview, is_patched=fresh is None or None in fresh.by_state.values())
 
 
 def _merged(old: Counts, new: Counts | None) -> Counts:

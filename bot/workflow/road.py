@@ -18,10 +18,10 @@ from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
 from bot.workflow import sentences
 from bot.workflow.answering import expire, handle_click
-from bot.workflow.asking import handle_ask, offer
+from bot.workflow.asking import command_for, handle_ask, offer
 from bot.workflow.calling import find_out, go_on_calling
 from bot.workflow.following import follow
-from bot.workflow.means import GoOn, Means, TurnedDown, move, reply, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, move, private, reply, showing
 from bot.workflow.rechecking import call_approved
 
 ATTEMPTS = 5
@@ -147,11 +147,24 @@ class Road:
 
     async def _give_up(self, proposal: Proposal) -> None:
         codes = ENDS[proposal.state]
-        code = OutcomeCode.UNKNOWN_OUTCOME if OutcomeCode.UNKNOWN_OUTCOME in codes else OutcomeCode.NOT_DONE
-        notice = sentences.broken(proposal.proposal_id)
+        is_unknown = bool(proposal.calls) and OutcomeCode.UNKNOWN_OUTCOME in codes
+        code = OutcomeCode.UNKNOWN_OUTCOME if is_unknown else OutcomeCode.NOT_DONE
+        command = command_for(self._means, proposal)
+        notice = sentences.broken(proposal.proposal_id, was_called=bool(proposal.calls), command=command)
         posts = (Post(PostKind.BROADCAST, proposal.proposal_id, notice), *showing(proposal.proposal_id))
         ended = Ended(Outcome(code, notice))
         await move(self._means, proposal, ended, name=EntryName.ENDED, facts={"outcome": code.value}, posts=posts)
+
+    async def end_unshown(self, proposal_id: str, why: str) -> None:
+        """Ends a proposal whose card can stand nowhere: nobody could ever say yes to it."""
+        proposal = await self._means.store.fetch_proposal(proposal_id)
+        if proposal is None or proposal.state is not State.OFFERED:
+            return
+        notice = sentences.cannot_stand(why)
+        ended = Ended(Outcome(OutcomeCode.NOT_DONE, notice))
+        facts: dict[str, Fact] = {"outcome": OutcomeCode.NOT_DONE.value, "why": why}
+        posts = (private(proposal, notice),)
+        await move(self._means, proposal, ended, name=EntryName.ENDED, facts=facts, posts=posts)
 
     async def _sweep(self) -> None:
         """Every second: deliveries nobody answers and proposals nobody carries on."""
@@ -160,6 +173,8 @@ class Road:
                 await self.sweep_once()
             except StoreUnavailable as error:
                 self._means.log.error("sweep interrupted", why=str(error))
+            except Exception as error:  # the sweep is what finds everything else: it must not end
+                self._means.log.error("sweep failed", exc_info=error)
             await asyncio.sleep(self._means.timings.sweep_seconds)
 
     async def sweep_once(self) -> None:
@@ -168,5 +183,5 @@ class Road:
         for delivery in await self._means.store.fetch_open_deliveries(but=self._tasks):
             self._start(delivery.delivery_id, self._answer(delivery))
         for proposal_id in await self._means.store.fetch_work(self._means.clock()):
-            if proposal_id not in self._tasks:
+            if proposal_id not in self._tasks and self._failures[proposal_id] <= ATTEMPTS:
                 self._start(proposal_id, self._carry_on(proposal_id))

@@ -219,11 +219,29 @@ def denied_now(decision: Decision) -> Notice:
     return Notice("Nothing was sent: at the last look the policy no longer allows it.", decision.reasons)
 
 
-def never_sent(explained: Notice | None, done: tuple[StepKind, ...] = ()) -> Notice:
+def never_sent(explained: Notice | None, done: tuple[StepKind, ...] = (), command: str | None = None) -> Notice:
     why = explained.text if explained else "The confirmation was too long ago when the call could be made."
     said = "Nothing was sent to the cloud." if not done else f"{_done(done)} What was left was not sent."
     lines = explained.lines if explained else ("Ask again with /ota.",)
-    return Notice(f"{said} {why}", lines, reference=explained.reference if explained else None)
+    reference = explained.reference if explained else None
+    return Notice(f"{said} {why}", (*lines, *_by_hand(command)), command, reference)
+
+
+def not_read_again(explained: Notice, command: str | None) -> Notice:
+    """The last look failed, so nothing was sent; what is said of a lost answer is about the read."""
+    return Notice(
+        "Nothing was sent to the cloud: the rollout could not be read once more before the call.",
+        (f"The read: {_lower_first(explained.text)}", *explained.lines, *_by_hand(command)),
+        command,
+        explained.reference,
+    )
+
+
+def not_every_number(before: Counts) -> Notice:
+    return Notice(
+        f"Not every number could be read again: those of {before.read_at:%H:%M:%S} UTC stand in for them, also in what "
+        "is said later of stopped and finished devices."
+    )
 
 
 _STEP_WORDS = {
@@ -236,12 +254,12 @@ def _done(done: Iterable[StepKind]) -> str:
     return f"Accepted before that: {', '.join(_STEP_WORDS[step] for step in done)}."
 
 
-def refused(step: StepKind, explained: Notice, done: tuple[StepKind, ...]) -> Notice:
+def refused(step: StepKind, explained: Notice, done: tuple[StepKind, ...], command: str | None) -> Notice:
     lines = (*explained.lines, _done(done)) if done else explained.lines
     return Notice(
         f"The cloud refused {_STEP_WORDS[step]}: {_lower_first(explained.text)}",
-        lines,
-        explained.command,
+        (*lines, *_by_hand(command)),
+        command,
         explained.reference,
     )
 
@@ -310,16 +328,36 @@ def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving
 def never_seen(follow_seconds: float) -> Notice:
     minutes = round(follow_seconds / 60)
     return Notice(
-        f"The cloud accepted the call, but for {minutes} min it did not tell what the devices did. "
+        f"The cloud accepted the call, but at the end of {minutes} min it did not tell what the devices do. "
         "Look with /ota status."
     )
 
 
-def broken(reference: str) -> Notice:
+def broken(reference: str, *, was_called: bool = False, command: str | None = None) -> Notice:
+    said = (
+        "A call was made, and what it did is not known: look with /ota status."
+        if was_called
+        else "Nothing was sent for this; ask again."
+    )
     return Notice(
-        "Something broke inside otabrake. Nothing was sent for this; ask again, and show this reference to whoever "
-        "runs it.",
-        reference=reference,
+        f"Something broke inside otabrake. {said}",
+        ("Show the reference to whoever runs it.", *_by_hand(command)),
+        command,
+        reference,
+    )
+
+
+def cannot_stand(why: str) -> Notice:
+    return Notice(
+        f"Not done: I cannot post the card in this channel ({why}), so nobody could confirm it. Nothing was sent.",
+        ("Invite me with /invite @otabrake and ask again, or ask in another channel.",),
+    )
+
+
+def stands_elsewhere(instance: str) -> Notice:
+    return Notice(
+        f"I cannot post here, so the card stands in the channel of {instance}: confirm it there.",
+        ("To have it here, invite me with /invite @otabrake.",),
     )
 
 
