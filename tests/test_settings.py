@@ -79,11 +79,9 @@ def test_both_spellings_of_postgresql_mean_our_driver(scheme: str) -> None:
         "postgresql://u:pa@ss@h/d",
         "postgresql://u:p/a@h:x/d",
         "postgresql://",
-        "x",
     ],
 )
 def test_a_database_url_that_cannot_be_read_is_said_without_repeating_it(url: str) -> None:
     problems = database_problems({"OTABRAKE_DATABASE_URL": url})
     assert len(problems) == 1
-    assert url not in problems[0]
-    assert "ss@h" not in problems[0]
+    assert not any(part in problems[0] for part in ("mysql", "pa@ss", "ss@h", "p/a"))
