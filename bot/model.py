@@ -1,4 +1,4 @@
-"""The words of the core as values (DESIGN: words).
+"""The words of the core as values.
 
 Everything here is frozen and holds facts only: no I/O, no clock, no Slack, no Alibaba. Times are aware UTC.
 A number that is not known is `None`, never 0.

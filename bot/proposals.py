@@ -80,6 +80,7 @@ class Proposal:
     changed_at: datetime | None = None
     offer: Offer | None = None
     confirmed_by: str | None = None
+    dismissed_by: str | None = None
     approved_at: datetime | None = None
     baseline: Counts | None = None
     calls: tuple[Call, ...] = ()
@@ -169,6 +170,7 @@ class Ended:
     answer: CallAnswer | None = None
     request_id: str | None = None
     detail: str | None = None
+    dismissed_by: str | None = None
 
 
 Answer = Offered | Confirmed | Called | Accepted | Deferred | Lost | Progress | Ended
@@ -302,7 +304,9 @@ def _ended(proposal: Proposal, answer: Ended, now: datetime) -> Proposal:
     calls = proposal.calls
     if answer.answer is not None:
         calls = _answered(proposal, answer.answer, answer.request_id, answer.detail)
-    return replace(proposal, state=State.FINISHED, calls=calls, outcome=answer.outcome)
+    return replace(
+        proposal, state=State.FINISHED, calls=calls, outcome=answer.outcome, dismissed_by=answer.dismissed_by
+    )
 
 
 _STEPS: Mapping[type[Answer], Callable[[Proposal, Any, datetime], Proposal]] = {

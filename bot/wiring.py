@@ -247,8 +247,8 @@ async def _migrated(database: Database, settings: Settings, log: Log) -> None:
     while True:
         try:
             if lacking := await missing(database):
-                log.info("migrating", why=lacking)
                 await upgrade(database)
+                log.info("migrated", to=SCHEMA, was=lacking.partition(":")[0])
             await database.run(_can_write)
         except StoreUnavailable as error:
             if settings.database_url.startswith("sqlite") or waited >= START_SECONDS:

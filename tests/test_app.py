@@ -213,8 +213,9 @@ async def test_a_dry_run_shows_what_would_happen_and_leaves_no_trace_in_the_chan
         ("cancel", "Which job?"),
         ("", "What I can do:"),
         (f"cancel {STATIC} on prod-shangai", "Did you mean prod-shanghai?"),
-        (f"cancel {STATIC} on prod-shanghai --in-progress", "the policy requires a reason"),
-        ("cancel n0suchj0b", "n0suchj0b"),
+        (f"cancel {STATIC} on prod-shanghai --in-progress", "this needs a reason"),
+        ("cancel n0suchj0b", "there is no job n0suchj0b on prod-shanghai or staging-singapore"),
+        ("cancel St4g1ngWe5Rt8Yu3Io7P01", "/ota cancel St4g1ngWe5Rt8Yu3Io7P01 on staging-singapore"),
         (f"cancel {FINISHED}", "already completed"),
     ],
 )
@@ -384,6 +385,8 @@ async def test_a_dismissed_proposal_sends_nothing_and_has_no_buttons(scene: Scen
     assert has_buttons(buttons(at))
     await person("U0ONCALLB2").clicks("proposal.dismiss")
     assert "dismissed" in card(at).text
+    assert "Will not start" not in card(at).text
+    assert "dismissed by <@U0ONCALLB2>" in json.dumps(list(card(at).blocks))
     assert not has_buttons(buttons(at))
     assert effects(at) == []
 
@@ -545,7 +548,7 @@ async def test_a_card_that_cannot_stand_where_it_was_asked_goes_to_the_instances
 
 async def test_a_card_that_can_stand_nowhere_ends_its_proposal_and_the_asker_is_told(scene: Scene) -> None:
     at, person = scene
-    await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01", channel="C0NEWINC01")
+    await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01 on staging-singapore", channel="C0NEWINC01")
     assert "I cannot post the card in this channel (not_in_channel)" in person("U0ONCALLA1").was_told()
     assert ("proposal:ended", "otabrake") in await audit(at)
     await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01", channel="C0GENERAL1")

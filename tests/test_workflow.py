@@ -254,7 +254,9 @@ async def test_a_yes_leads_to_one_call_and_a_last_line(world: World) -> None:
     assert world.cloud.sent == []
     after = await world.click()
     assert (outcome(after), len(world.cloud.sent)) == (OutcomeCode.STOPPED, 1)
-    assert "Stopped 9, finished anyway 0, failed 0, still moving 0." in await world.said(PostKind.BROADCAST)
+    assert "Stopped 9, finished anyway 0, failed 0; of those asked to stop, none still moving." in await world.said(
+        PostKind.BROADCAST
+    )
 
 
 # The last look.
@@ -500,7 +502,7 @@ async def test_devices_that_were_told_and_now_flash_are_not_said_to_have_stopped
     world.cloud.on_send = some_start_to_flash
     after = await world.click()
     assert outcome(after) is OutcomeCode.PARTLY_STOPPED
-    assert "still moving 3" in await world.said(PostKind.BROADCAST)
+    assert "of those asked to stop, 3 still moving" in await world.said(PostKind.BROADCAST)
 
 
 async def test_numbers_of_long_ago_are_not_said_to_be_those_of_now(world: World) -> None:
@@ -604,7 +606,7 @@ async def test_devices_that_still_move_at_the_end_are_said_to_move(world: World)
     world.cloud.is_obeyed = False
     after = await world.click()
     assert outcome(after) is OutcomeCode.NOT_STOPPED
-    assert "still moving 9" in await world.said(PostKind.BROADCAST)
+    assert "of those asked to stop, 9 still moving" in await world.said(PostKind.BROADCAST)
     assert sum(world.clock.slept) >= 900
 
 

@@ -1,4 +1,4 @@
-"""A question and a policy in, a decision out, independent of the order of rules (DESIGN: policy).
+"""A question and a policy in, a decision out, independent of the order of rules.
 
 1. No matching `allow`: denied. 2. A matching `deny`, minus its `except`: denied. 3. All matching `require`s apply.
 Which rules match is found in `evaluate`; the sentences of a denial are made in `denials`.

@@ -1,4 +1,4 @@
-"""What each condition of each rule makes of a question, and which rules match (DESIGN: policy).
+"""What each condition of each rule makes of a question, and which rules match.
 
 A fact that could not be learnt counts as true in deny and require and as false in allow; a fact that an operation does
 not have makes its condition false everywhere. The only evaluator: `decide` draws the decision from it, `denials` and

@@ -21,6 +21,7 @@ _LINK = re.compile(r"<(?:[@#!]?[^<>|]*\|)([^<>]+)>|<([^<>|]+)>")
 _BECAUSE = re.compile(r"(?:^|\s)because(?:\s+|$)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9_.*-]{1,128}")
 _WRAPPING = "`'\"*_~“”‘’„«»"
+_STOPPING = ("stop", "abort", "kill", "pause", "brake")
 REASON_LENGTH = 500
 _TEXT_SHOWN = 80
 
@@ -52,11 +53,17 @@ def _help(words: list[str], operations: Operations) -> Notice:
     operation = operations.with_verb(words[0].casefold()) if words else None
     if operation is not None:
         return help_on(operation)
+    if words:
+        return _unknown_verb(words, operations)
     return help_text(operations.by_name.values())
 
 
 def _unknown_verb(words: list[str], operations: Operations) -> Notice:
     verbs = (*operations.verbs(), "help")
+    if words[0].casefold() in _STOPPING:
+        stops = [operation for operation in operations.by_name.values() if operation.kind is Kind.CHANGE]
+        lines = tuple(f"{' '.join(['/ota', each.verb, *words[1:]])[:300]}\n    {each.help}" for each in stops)
+        return Notice(f"There is no /ota {_cut(words[0])}. Which of these do you mean? Nothing was done.", lines)
     near = difflib.get_close_matches(words[0].casefold(), verbs, n=1)
     if near:
         return Notice(
@@ -88,12 +95,25 @@ def _ask(operation: Operation, words: list[str], reason: str | None) -> Ask | No
                 return _wrong(operation, "After on comes the name of an instance.")
         else:
             jobs.append(word.strip("`'\"“”‘’„«»"))
-    if len(jobs) != 1:
-        return _wrong(operation, "Which job?" if not jobs else f"One job at a time, please: {_cut(' '.join(jobs))}")
+    if not jobs:
+        return _wrong(operation, "Which job?")
+    if len(jobs) > 1:
+        return _too_many_words(operation, jobs)
     for word in (jobs[0], instance or jobs[0]):
         if not _WORD.fullmatch(word):
             return _wrong(operation, f"{_cut(word)} is not a name that the cloud or the policy uses.")
     return Ask(operation.name, jobs[0], instance, frozenset(params), reason, is_dry_run)
+
+
+def _too_many_words(operation: Operation, words: list[str]) -> Notice:
+    """Most often a reason without its because, or one that is misspelt."""
+    rest = words[1:]
+    if difflib.get_close_matches(rest[0].casefold(), ["because"], n=1):
+        rest = rest[1:]
+    return Notice(
+        f"I can't tell what {_cut(repr(' '.join(words[1:])))} means. If it is the reason, say so; nothing was done.",
+        (f"/ota {operation.verb} {words[0]} because {' '.join(rest)}"[:300],),
+    )
 
 
 def _param(operation: Operation, flag: str) -> str | None:

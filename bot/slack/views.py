@@ -30,7 +30,7 @@ from bot.slack.blocks import (
 )
 from bot.slack.payloads import ActionId
 from bot.workflow.figures import count_lines, effect_lines, job_line, movement_line, touches_words
-from bot.workflow.sentences import second_step_line
+from bot.workflow.sentences import strategy_line
 
 NAME_LENGTH = 80
 _USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
@@ -105,19 +105,31 @@ def card(proposal: Proposal, operation: Operation) -> Message:
     return _message([*parts, reason], blocks)
 
 
+_NO_CALL = (OutcomeCode.DISMISSED, OutcomeCode.EXPIRED, OutcomeCode.NOT_DONE, OutcomeCode.DENIED)
+
+
 def _facts(proposal: Proposal, offer: Offer, operation: Operation) -> tuple[str, ...]:
+    """What the call would do, or what has moved since; where nothing was called, neither."""
     preview = offer.preview
     lines = [job_line(preview.job)]
     if proposal.baseline is not None and proposal.progress is not None:
-        return (*lines, movement_line(proposal.baseline, proposal.progress))
-    second = second_step_line(preview, operation)
-    return (*lines, *effect_lines(preview), *((second,) if second else ()))
+        lines.append(movement_line(proposal.baseline, proposal.progress))
+    elif proposal.outcome is not None and proposal.outcome.code in _NO_CALL:
+        return tuple(lines)
+    else:
+        lines += effect_lines(preview)
+    strategy = strategy_line(preview, operation)
+    return (*lines, strategy) if strategy else tuple(lines)
 
 
 def _people(proposal: Proposal) -> list[Block]:
     who = [f"Asked by {mention(proposal.reply_to.user_id)} {moment(proposal.created_at)}"]
     if proposal.confirmed_by and proposal.approved_at:
         who.append(f"confirmed by {mention(proposal.confirmed_by)} {moment(proposal.approved_at)}")
+    if proposal.dismissed_by:
+        who.append(
+            f"dismissed by {mention(proposal.dismissed_by)} {moment(proposal.changed_at or proposal.created_at)}"
+        )
     if proposal.state is State.OFFERED and proposal.offer is not None:
         who.append(f"expires {moment(proposal.offer.expires_at)}")
     blocks = [context(mrkdwn(" · ".join(who)))]
@@ -132,11 +144,8 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
     assert proposal.offer is not None  # noqa: S101 (only an offer asks)
     preview, offer_id = proposal.offer.preview, proposal.offer.offer_id
     text = f"{escaped(_asks(preview, operation))} Confirm before {moment(proposal.offer.expires_at)}."
-    label = (
-        f"{operation.verb.capitalize()} ≈{preview.devices:,} devices"
-        if preview.devices
-        else operation.verb.capitalize()
-    )
+    verb = operation.verb.capitalize()
+    label = f"{verb} ≈{preview.devices:,} tasks" if preview.devices else verb
     yes = button(label, action_id=ActionId.CONFIRM, value=offer_id, style="danger")
     no = button("Dismiss", action_id=ActionId.DISMISS, value=offer_id)
     return Message(text, (section((_asks(preview, operation),)), actions(yes, no)))
@@ -144,7 +153,7 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
 
 def _asks(preview: Preview, operation: Operation) -> str:
     named, job = touches_words(preview.touches), cut(preview.job.job_id, NAME_LENGTH)
-    return f"{operation.verb.capitalize()} rollout {job}? This stops tasks that are {named}."
+    return f"{operation.verb.capitalize()} rollout {job}? This asks the cloud to cancel the tasks that are {named}."
 
 
 def no_buttons(proposal: Proposal, operation: Operation) -> Message:
@@ -152,7 +161,8 @@ def no_buttons(proposal: Proposal, operation: Operation) -> Message:
     title = _title(proposal, operation)
     if proposal.state is State.OFFERED:
         return _message([f"{title}: the buttons follow."], [section((f"{title}: the buttons follow.",))])
-    by = f" by {mention(proposal.confirmed_by)}" if proposal.confirmed_by else ""
+    who = proposal.confirmed_by or proposal.dismissed_by
+    by = f" by {mention(who)}" if who else ""
     said = "confirmed" if proposal.confirmed_by else _status(proposal)
     text = f"{escaped(title)}: {said}{by}."
     return Message(text, (context(mrkdwn(text)),))

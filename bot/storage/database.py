@@ -161,6 +161,7 @@ class SqliteDatabase(Database):
         super().__init__(engine, threads=READERS, reader=reader)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._connection: Connection | None = None
 
     async def run(self, unit: Unit[T]) -> T:
         if self._writer is None:
@@ -176,6 +177,8 @@ class SqliteDatabase(Database):
         if self._writer is not None:
             self._waiting.put(None)
             await asyncio.get_running_loop().run_in_executor(self._threads, self._writer.join)
+        if self._connection is not None:
+            self._connection.close()
         await super().close()
 
     def _write_all(self) -> None:
@@ -195,10 +198,22 @@ class SqliteDatabase(Database):
             if is_last:
                 return
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """The writer's own connection, opened once; after trouble with it, a new one."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        try:
+            yield self._connection
+        except BaseException:
+            connection, self._connection = self._connection, None
+            connection.close()
+            raise
+
     def _commit(self, batch: list[_Waiting]) -> None:
         """One transaction for all of `batch`; what fails alone is undone alone, what fails at the end fails for all."""
         try:
-            with _translated(), self.engine.connect() as connection:
+            with _translated(), self._writing() as connection:
                 driver = _driver(connection)
                 driver.execute("BEGIN IMMEDIATE")
                 try:

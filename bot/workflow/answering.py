@@ -19,9 +19,14 @@ from bot.workflow.asking import command_for
 from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, drop, move, showing
 
 
-async def handle_click(means: Means, delivery: Delivery, click: Click) -> GoOn | None:
-    """Answers a click; the proposal that it approved, if it did. Raises `TurnedDown`."""
-    proposal = await means.store.fetch_proposal_of(click.offer_id)
+async def handle_click(
+    means: Means, delivery: Delivery, click: Click, reading: asyncio.Future[Proposal | None] | None = None
+) -> GoOn | None:
+    """Answers a click; the proposal that it approved, if it did. Raises `TurnedDown`.
+
+    `reading` is the read of the clicked offer's proposal, if that is already under way.
+    """
+    proposal = await (reading or means.store.fetch_proposal_of(click.offer_id))
     if proposal is None:
         raise TurnedDown(sentences.unknown_card(), why="unknown offer")
     if (means.clock() - delivery.received_at).total_seconds() > means.timings.click_counts_seconds:
@@ -114,7 +119,7 @@ async def _dismiss(
     ended = await move(
         means,
         proposal,
-        Ended(Outcome(OutcomeCode.DISMISSED, sentences.dismissed())),
+        Ended(Outcome(OutcomeCode.DISMISSED, sentences.dismissed()), dismissed_by=actor.user_id),
         name=EntryName.ENDED,
         actor=actor.user_id,
         facts={"outcome": OutcomeCode.DISMISSED.value, "offer": offer.offer_id},

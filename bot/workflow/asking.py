@@ -7,10 +7,11 @@ card stands is told to the asker alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 from bot.audit import Entry, EntryName, Fact
-from bot.errors import CloudError, OtabrakeError, PeopleUnavailable, Unidentified
+from bot.errors import CloudError, CloudRefused, OtabrakeError, PeopleUnavailable, Unidentified
 from bot.exchange import Ask, Delivery
 from bot.model import (
     UNKNOWN,
@@ -37,6 +38,7 @@ from bot.proposals import Ended, Offered, Proposal
 from bot.workflow import sentences
 from bot.workflow.means import GoOn, Means, TurnedDown, decide_on, move, private, reply, showing
 
+_NO_SUCH_JOB = "iot.ota.invalidjobid"
 _STOPPABLE = frozenset(Touch) - {Touch.IN_PROGRESS, Touch.SCHEDULED}
 
 
@@ -103,28 +105,39 @@ async def _find_target(means: Means, policy: Policy, actor: Actor, ask: Ask, pla
         if ask.instance in policy.instances:
             return Target(ask.instance, ask.job)
         raise TurnedDown(sentences.unknown_instance(ask.instance, policy.instances), why="no such instance")
-    standing_in = _standing_in(policy, place)
-    if len(standing_in) == 1 and standing_in[0] is not None:
-        return Target(standing_in[0], ask.job)
     name = _asked_as(means, ask)
     allowed = allowed_instances(policy, actor=actor, operation=name, channel=place.channel)
-    if len(allowed) == 1:
-        return Target(allowed[0], ask.job)
-    if not allowed:
+    here = [each for each in _standing_in(policy, place) if each is not None]
+    likely = here if len(here) == 1 else list(allowed)
+    if not likely:
         raise _denied(policy, actor, name, place, "")
-    answers = await asyncio.gather(*(_knows(means, Target(name, ask.job)) for name in allowed))
-    knowing = [name for name, knows in zip(allowed, answers, strict=True) if knows]
+    if len(policy.instances) == 1:
+        return Target(likely[0], ask.job)
+    knowing = await _knowing(means, ask.job, likely)
     if len(knowing) == 1:
         return Target(knowing[0], ask.job)
     verb = means.operations[ask.operation].verb
-    raise TurnedDown(sentences.which_instance(ask.job, verb, knowing or allowed), why="which instance")
+    if knowing:
+        raise TurnedDown(sentences.which_instance(ask.job, verb, knowing), why="which instance")
+    read = means.operations.names(Kind.READ)[0]
+    readable = allowed_instances(policy, actor=actor, operation=read, channel=place.channel)
+    elsewhere = await _knowing(means, ask.job, [each for each in readable if each not in likely])
+    if elsewhere:
+        raise TurnedDown(sentences.which_instance(ask.job, verb, elsewhere), why="another instance")
+    raise TurnedDown(sentences.no_such_job(ask.job, sorted({*likely, *readable})), why="no such job")
+
+
+async def _knowing(means: Means, job: str, names: Sequence[str]) -> list[str]:
+    """Those of the instances that know the job, or do not answer: a guess that cannot be checked stands."""
+    answers = await asyncio.gather(*(_knows(means, Target(name, job)) for name in names))
+    return [name for name, knows in zip(names, answers, strict=True) if knows]
 
 
 async def _knows(means: Means, target: Target) -> bool:
     try:
         await means.reads.fetch_job(target)
-    except CloudError:
-        return False
+    except CloudError as error:
+        return not (isinstance(error, CloudRefused) and error.code.casefold() == _NO_SUCH_JOB)
     return True
 
 
@@ -248,7 +261,7 @@ async def _make_offer(means: Means, proposal: Proposal) -> Offer:
     if is_nothing_to_stop(preview, operation):
         raise _EndsAs(OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(preview), decision)
     if decision.requirements.reason and not proposal.reason:
-        raise _EndsAs(OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal), decision)
+        raise _EndsAs(OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal, decision), decision)
     return new_offer(means, preview, decision)
 
 
@@ -266,7 +279,8 @@ async def _person_and_target(means: Means, proposal: Proposal) -> tuple[Actor, P
         raise _EndsAs(OutcomeCode.NOT_DONE, notice) from error
     except CloudError as error:
         explained = means.words.explain(error, proposal.target)
-        notice = sentences.not_read(explained, command_for(means, proposal))
+        is_unknown_job = isinstance(error, CloudRefused) and error.code.casefold() == _NO_SUCH_JOB
+        notice = sentences.not_read(explained, None if is_unknown_job else command_for(means, proposal))
         raise _EndsAs(OutcomeCode.NOT_DONE, notice) from error
     finally:
         looking.cancel()

@@ -50,8 +50,12 @@ def effect_lines(preview: Preview) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def count_lines(counts: Counts) -> tuple[str, ...]:
-    return tuple(f"{_WORDS[state].capitalize()}: {number(counts.by_state.get(state))}" for state in TaskState)
+def count_lines(counts: Counts, *, is_brief: bool = False) -> tuple[str, ...]:
+    """A line a state; if brief, without those in which there is nothing."""
+    numbers = [(state, counts.by_state.get(state)) for state in TaskState]
+    return tuple(
+        f"{_WORDS[state].capitalize()}: {number(count)}" for state, count in numbers if count != 0 or not is_brief
+    )
 
 
 def movement_line(before: Counts, now: Counts) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from bot.audit import EntryName, Fact
 from bot.errors import CloudError
 from bot.exchange import Post, PostKind
-from bot.model import Counts, Outcome, OutcomeCode, TaskState
+from bot.model import OPEN_STATES, Counts, Outcome, OutcomeCode, TaskState
 from bot.ports import Purpose
 from bot.proposals import Ended, Progress, Proposal
 from bot.workflow import sentences
@@ -102,7 +102,7 @@ def judge(proposal: Proposal, *, is_read: bool, follow_seconds: float) -> Outcom
     if not is_read or baseline is None or last is None or moving is None or None in rises:
         return Outcome(OutcomeCode.UNKNOWN_OUTCOME, sentences.never_seen(follow_seconds))
     stopped, finished, failed = (rise or 0 for rise in rises)
-    spared = 0 if TaskState.IN_PROGRESS in named else baseline.by_state.get(TaskState.IN_PROGRESS) or 0
+    spared = sum(baseline.by_state.get(state) or 0 for state in OPEN_STATES if state not in named)
     escaped = max(0, finished - spared)
     if not moving and not escaped:
         code = OutcomeCode.STOPPED

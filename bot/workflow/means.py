@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OtabrakeError
@@ -75,10 +75,11 @@ class GoOn:
     looking: asyncio.Future[Job] | None = None
 
 
-async def drop(looking: asyncio.Future[Job]) -> None:
+async def drop(reading: asyncio.Future[Any] | None) -> None:
     """Gives up a read that nobody needs any more, whatever it would have said."""
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    if reading is not None:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 class TurnedDown(OtabrakeError):

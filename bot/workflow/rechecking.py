@@ -72,7 +72,7 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
     elif is_nothing_to_stop(looked, operation):
         await end(means, proposal, OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(looked))
     elif decision.requirements.reason and not proposal.reason:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal))
+        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal, decision))
     elif _is_another_target(proposal.offer.preview, looked):
         offer = new_offer(means, looked, decision)
         line = Post(PostKind.LINE, proposal.proposal_id, sentences.changed(proposal.offer.preview, looked))

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OutOfTurn, StoreUnavailable
-from bot.exchange import Ask, Delivery, Post, PostKind
+from bot.exchange import Ask, Click, Delivery, Post, PostKind
 from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
 from bot.workflow import sentences
@@ -21,7 +21,7 @@ from bot.workflow.answering import expire, handle_click
 from bot.workflow.asking import command_for, handle_ask, offer
 from bot.workflow.calling import find_out, go_on_calling
 from bot.workflow.following import follow
-from bot.workflow.means import GoOn, Means, TurnedDown, move, private, reply, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, drop, move, private, reply, showing
 from bot.workflow.rechecking import call_approved
 
 ATTEMPTS = 5
@@ -62,10 +62,23 @@ class Road:
 
     async def receive(self, delivery: Delivery) -> bool:
         """Writes a delivery down and starts on it. False: it was seen before. Raises `StoreUnavailable`."""
-        is_new = await self._means.store.receive(delivery)
+        reading = self._read_ahead(delivery)
+        try:
+            is_new = await self._means.store.receive(delivery)
+        except BaseException:
+            await drop(reading)
+            raise
         if is_new:
-            self._start(delivery.delivery_id, self._answer(delivery))
+            self._start(delivery.delivery_id, self._answer(delivery, reading))
+        else:
+            await drop(reading)
         return is_new
+
+    def _read_ahead(self, delivery: Delivery) -> asyncio.Future[Proposal | None] | None:
+        """A click's proposal is read while the click is written down; the compare-and-set judges what is stale."""
+        if not self.is_taking_work or not isinstance(delivery.content, Click):
+            return None
+        return asyncio.ensure_future(self._means.store.fetch_proposal_of(delivery.content.offer_id))
 
     async def drain(self) -> None:
         """Waits until nothing of this process is under way."""
@@ -97,7 +110,7 @@ class Road:
             if follow_up is not None:
                 self._start(follow_up.proposal.proposal_id, self._go_on(follow_up))
 
-    async def _answer(self, delivery: Delivery) -> GoOn | None:
+    async def _answer(self, delivery: Delivery, reading: asyncio.Future[Proposal | None] | None = None) -> GoOn | None:
         """The proposal to carry on with, if there is one; a no is told to the person alone."""
         content = delivery.content
         try:
@@ -105,7 +118,7 @@ class Road:
                 raise TurnedDown(sentences.broken(delivery.delivery_id), why="broken")
             if isinstance(content, Ask):
                 return await handle_ask(self._means, delivery, content)
-            return await handle_click(self._means, delivery, content)
+            return await handle_click(self._means, delivery, content, reading)
         except TurnedDown as no:
             await self._turn_down(delivery, no)
             return None

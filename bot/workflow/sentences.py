@@ -27,10 +27,13 @@ from bot.workflow.figures import count_lines, effect_lines, job_line
 OVER = (JobState.COMPLETED, JobState.CANCELED)
 
 
-def second_step_line(preview: Preview, operation: Operation) -> str | None:
+def strategy_line(preview: Preview, operation: Operation) -> str | None:
+    """What is said of a dynamic rollout's strategy: that it ends first, or that it goes on."""
     steps = {step.kind for step in operation.steps(preview)}
+    if StepKind.CANCEL_STRATEGY in steps:
+        return "No new devices will be matched: the strategy is cancelled first."
     if preview.job.kind is JobKind.DYNAMIC and StepKind.CANCEL_STRATEGY not in steps:
-        return "Needs a second step: this dynamic rollout keeps matching new devices until it is halted (/ota halt)."
+        return f"It keeps matching new devices until it is halted, as a second step: /ota halt {preview.job.job_id}"
     return None
 
 
@@ -47,9 +50,9 @@ def dry_run(preview: Preview, operation: Operation, decision: Decision) -> Notic
         *decision.reasons,
         *requirement_lines(decision.requirements),
     ]
-    second = second_step_line(preview, operation)
+    second = strategy_line(preview, operation)
     return Notice(
-        f"Dry run of {operation.name} on {preview.job.job_id}: {verdict}; nothing was sent.",
+        f"Dry run of {operation.verb} {preview.job.job_id}: {verdict}; nothing was sent.",
         (*lines, second) if second else tuple(lines),
     )
 
@@ -59,7 +62,9 @@ def requirement_lines(requirements: Requirements) -> tuple[str, ...]:
 
 
 def denied(operation: str, decision: Decision) -> Notice:
-    return Notice(f"Not done: the policy does not allow {operation} here for you. Nothing was sent.", decision.reasons)
+    return Notice(
+        f"Not done, and nothing was sent: the policy does not allow {operation} here for you.", decision.reasons
+    )
 
 
 def no_policy(command: str | None) -> Notice:
@@ -95,10 +100,12 @@ def unknown_instance(name: str, known: Iterable[str]) -> Notice:
 
 def which_instance(job: str, verb: str, names: Iterable[str]) -> Notice:
     names = sorted(names)
-    return Notice(
-        "Not done: I can't tell which instance you mean. Say it with on:",
-        tuple(f"/ota {verb} {job} on {name}" for name in names),
-    )
+    text = f"Not done: {job} is on {names[0]}. Say so:" if len(names) == 1 else "Not done: which instance do you mean?"
+    return Notice(text, tuple(f"/ota {verb} {job} on {name}" for name in names))
+
+
+def no_such_job(job: str, names: Iterable[str]) -> Notice:
+    return Notice(f"Not done: there is no job {job} on {' or '.join(names)}. Copy its id again from the console.")
 
 
 def no_channel(instance: str) -> Notice:
@@ -110,21 +117,23 @@ def no_channel(instance: str) -> Notice:
 
 def already_waiting(pending: Proposal) -> Notice:
     return Notice(
-        "The same stop is already waiting for a yes: its card stands in the channel, and you can confirm it there "
-        "if the policy allows it for you. Nothing new was made."
+        f"The same stop is already waiting for a yes, asked for at {pending.created_at:%H:%M:%S} UTC: confirm it on "
+        "its card if the policy allows it for you. Nothing new was made.",
+        (f"Its reason: {pending.reason}",) if pending.reason else (),
     )
 
 
-def needs_reason(operation: Operation, proposal: Proposal) -> Notice:
+def needs_reason(operation: Operation, proposal: Proposal, decision: Decision) -> Notice:
     flags = [f"--{param.flag}" for param in operation.params if param.name in proposal.params]
     line = " ".join(["/ota", operation.verb, proposal.target.job, "on", proposal.target.instance, *flags, "because …"])
-    return Notice("Not done: the policy requires a reason for this. Say it again with one:", (line,))
+    return Notice("Not done: this needs a reason. Say it again with one:", (line, *decision.reasons))
 
 
 def nothing_to_stop(preview: Preview) -> Notice:
     job = preview.job
     if job.state in OVER:
-        text = f"Nothing to stop: the rollout is already {job.state.lower()}. Nothing was sent."
+        how = "cancelled" if job.state is JobState.CANCELED else "completed"
+        text = f"Nothing to stop: the rollout is already {how}. Nothing was sent."
     else:
         text = "Nothing to stop: no device is in a state that this call names. Nothing was sent."
     second = (
@@ -132,7 +141,7 @@ def nothing_to_stop(preview: Preview) -> Notice:
         if job.kind is JobKind.DYNAMIC and job.state not in OVER
         else ()
     )
-    return Notice(text, (job_line(job), *second, *effect_lines(preview)))
+    return Notice(text, (job_line(job), *second, *count_lines(preview.counts, is_brief=True)))
 
 
 def not_read(explained: Notice, command: str | None) -> Notice:
@@ -190,11 +199,11 @@ def dismissal_denied() -> Notice:
 
 
 def dismissed() -> Notice:
-    return Notice("Dismissed. Nothing was sent to the cloud.")
+    return Notice("Nothing was sent to the cloud; the rollout goes on.")
 
 
 def ended_expired() -> Notice:
-    return Notice("Expired without a yes. Nothing was sent to the cloud. Ask again with /ota.")
+    return Notice("Nobody said yes in time. Nothing was sent to the cloud; the rollout goes on. Ask again with /ota.")
 
 
 # At the re-check and the call.
@@ -305,7 +314,7 @@ def unknown_outcome(why: str, command: str | None) -> Notice:
 
 
 def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving: int, spared: int) -> Notice:
-    """What the devices did since the call. `spared`: in progress, and not asked to stop."""
+    """What the devices did since the call. `spared`: those that were open before and were not asked to stop."""
     heads = {
         OutcomeCode.STOPPED: "S",
         OutcomeCode.PARTLY_STOPPED: "Partly stopped: s",
@@ -313,16 +322,16 @@ def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving
     }
     lines = []
     if spared:
-        accounted = f"; up to {min(spared, finished):,} of those that finished are among them" if finished else ""
-        lines.append(f"{spared:,} were in progress and were not asked to stop{accounted}.")
+        ended = finished + failed
+        among = f"; up to {min(spared, ended):,} of those that finished or failed are among them" if ended else ""
+        lines.append(f"Besides, {spared:,} were not asked to stop{among}.")
     if moving:
         lines.append("Some devices still move although they were asked to stop. Look again with /ota status.")
     if finished:
         lines.append("Devices on the new version stay on it: ship them a higher version.")
-    return Notice(
-        f"{heads[code]}topped {stopped:,}, finished anyway {finished:,}, failed {failed:,}, still moving {moving:,}.",
-        tuple(lines),
-    )
+    counts = f"topped {stopped:,}, finished anyway {finished:,}, failed {failed:,}"
+    left = f"{moving:,}" if moving else "none"
+    return Notice(f"{heads[code]}{counts}; of those asked to stop, {left} still moving.", tuple(lines))
 
 
 def never_seen(follow_seconds: float) -> Notice:
