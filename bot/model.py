@@ -81,6 +81,19 @@ class Place:
     thread: str | None = None
 
 
+REGIONS = (
+    "cn-shanghai",
+    "cn-beijing",
+    "cn-shenzhen",
+    "ap-southeast-1",
+    "ap-northeast-1",
+    "us-west-1",
+    "us-east-1",
+    "eu-central-1",
+)
+"""The regions that serve IoT (https://www.alibabacloud.com/help/doc-detail/30560.htm)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One IoT instance as the policy folder describes it. No secret is in it.

@@ -11,9 +11,9 @@ import pytest
 
 from bot.alibaba.client import AlibabaClient
 from bot.alibaba.credentials import Credentials
-from bot.alibaba.iot import REGIONS, Iot, Stamp, endpoint_of
+from bot.alibaba.iot import Iot, Stamp, endpoint_of
 from bot.errors import CloudLost, ConfigurationError
-from bot.model import Instance
+from bot.model import REGIONS, Instance
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

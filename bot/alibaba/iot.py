@@ -25,21 +25,9 @@ from bot.alibaba.records import (
     read_task,
 )
 from bot.errors import CloudLost, ConfigurationError
-from bot.model import Instance, Receipt, Touch
+from bot.model import REGIONS, Instance, Receipt, Touch
 
-REGIONS = {
-    region: f"iot.{region}.aliyuncs.com"
-    for region in (
-        "cn-shanghai",
-        "cn-beijing",
-        "cn-shenzhen",
-        "ap-southeast-1",
-        "ap-northeast-1",
-        "us-west-1",
-        "us-east-1",
-        "eu-central-1",
-    )
-}
+HOSTS = {region: f"iot.{region}.aliyuncs.com" for region in REGIONS}
 """The regions that serve IoT, each with its host."""
 
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
@@ -52,11 +40,11 @@ def endpoint_of(instance: Instance) -> str:
     Raises `ConfigurationError` for an unknown region, and for an endpoint that is neither https nor this machine.
     """
     if instance.endpoint is None:
-        if instance.region not in REGIONS:
+        if instance.region not in HOSTS:
             raise ConfigurationError(
-                [f"Instance {instance.name}: no region {instance.region!r}. IoT is served in {', '.join(REGIONS)}."]
+                [f"Instance {instance.name}: no region {instance.region!r}. IoT is served in {', '.join(HOSTS)}."]
             )
-        return f"https://{REGIONS[instance.region]}"
+        return f"https://{HOSTS[instance.region]}"
     written = instance.endpoint if "://" in instance.endpoint else f"https://{instance.endpoint}"
     try:
         url = urlsplit(written)

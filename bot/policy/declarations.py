@@ -9,23 +9,11 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from bot.model import Instance
+from bot.model import REGIONS, Instance
 from bot.policy.complaints import Mark, shown
 from bot.policy.nodes import Node, Scalar
 from bot.policy.reading import Page, fields, is_empty, named, one_of, shaped, words
 from bot.policy.rules import ANYONE, USER_ID, Group
-
-REGIONS = (
-    "cn-shanghai",
-    "cn-beijing",
-    "cn-shenzhen",
-    "ap-southeast-1",
-    "ap-northeast-1",
-    "us-west-1",
-    "us-east-1",
-    "eu-central-1",
-)
-"""The regions that serve IoT (https://www.alibabacloud.com/help/doc-detail/30560.htm)."""
 
 CHANNEL_ID = re.compile(r"[CG][A-Z0-9]{2,20}")
 CHANNEL_EXPECTED = "a channel's id such as C0INCIDENT (Slack shows it at the foot of the channel's details)"

@@ -19,6 +19,9 @@ from starlette.types import Receive, Scope, Send
 from bot.slack.gate import MAX_BYTES, Admitted, Answered, Gate
 from bot.workflow.means import Log
 
+_READ = {name.encode(): name for name in ("content-type", "x-slack-request-timestamp", "x-slack-signature")}
+"""The headers that the gate reads, as ASGI spells them (in lower case)."""
+
 
 async def dispatch(app: AsyncApp, admitted: Admitted, *, log: Log) -> BoltResponse:
     """Hands what was admitted to Bolt, already parsed; the listeners find it in their context.
@@ -47,7 +50,7 @@ class HttpDoor:
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         raw = await _body(receive)
         verdict = self._gate.admit_http(headers, raw, now=self._now())
         if isinstance(verdict, Answered):

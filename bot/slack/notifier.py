@@ -31,7 +31,7 @@ from bot.slack import views
 from bot.slack.people import SLACK_TROUBLE, error_code
 from bot.slack.views import Message
 from bot.workflow.means import Log
-from bot.workflow.sentences import stands_elsewhere
+from bot.workflow.reports import stands_elsewhere
 
 LONGEST_PAUSE_SECONDS = 30.0
 BROKEN_ATTEMPTS = 8

@@ -33,7 +33,7 @@ from bot.proposals import (
     Proposal,
     State,
 )
-from bot.workflow import sentences
+from bot.workflow import reports
 from bot.workflow.asking import command_for
 from bot.workflow.means import Means, move, showing
 
@@ -93,7 +93,7 @@ async def _cannot_prepare(means: Means, proposal: Proposal, explained: Notice) -
     if proposal.state is State.UNKNOWN or was_lost(proposal):
         await _stay_unknown(means, proposal, explained.text)
     else:
-        notice = sentences.never_sent(explained, _done(means, proposal), command_for(means, proposal))
+        notice = reports.never_sent(explained, _done(means, proposal), command_for(means, proposal))
         await end(means, proposal, OutcomeCode.NOT_DONE, notice)
 
 
@@ -103,7 +103,7 @@ def was_lost(proposal: Proposal) -> bool:
 
 
 async def _stay_unknown(means: Means, proposal: Proposal, why: str) -> None:
-    notice = sentences.unknown_outcome(why, command_for(means, proposal))
+    notice = reports.unknown_outcome(why, command_for(means, proposal))
     await end(means, proposal, OutcomeCode.UNKNOWN_OUTCOME, notice)
 
 
@@ -128,7 +128,7 @@ async def _accept(means: Means, proposal: Proposal, request_id: str | None, deta
     steps = _steps(means, proposal)
     step, is_last = steps[proposal.steps_done], proposal.steps_done + 1 == len(steps)
     now = means.clock()
-    notice = sentences.accepted(step.kind, is_last=is_last, request_id=request_id, detail=detail, at=now)
+    notice = reports.accepted(step.kind, is_last=is_last, request_id=request_id, detail=detail, at=now)
     kind = PostKind.BROADCAST if is_last else PostKind.LINE
     follow_until = now + timedelta(seconds=means.timings.follow_seconds)
     facts: dict[str, Fact] = {"step": step.kind.value, "request_id": request_id, "detail": detail}
@@ -174,9 +174,9 @@ async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -
         await _stay_unknown(means, proposal, explained.text if explained is not None else "no answer came")
     elif call is not None and call.answer is CallAnswer.THROTTLED and explained is not None:
         step = _steps(means, proposal)[proposal.steps_done].kind
-        await end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, sentences.refused(step, explained, done, command))
+        await end(means, proposal, OutcomeCode.REFUSED_BY_CLOUD, reports.refused(step, explained, done, command))
     else:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.never_sent(explained, done, command))
+        await end(means, proposal, OutcomeCode.NOT_DONE, reports.never_sent(explained, done, command))
 
 
 async def _refused(means: Means, proposal: Proposal, error: CloudRefused) -> None:
@@ -184,16 +184,16 @@ async def _refused(means: Means, proposal: Proposal, error: CloudRefused) -> Non
     explained = means.words.explain(error, proposal.target)
     command = command_for(means, proposal)
     if proposal.state is State.UNKNOWN or was_lost(proposal):
-        outcome = Outcome(OutcomeCode.UNKNOWN_OUTCOME, sentences.unknown_outcome(explained.text, command))
+        outcome = Outcome(OutcomeCode.UNKNOWN_OUTCOME, reports.unknown_outcome(explained.text, command))
     else:
-        notice = sentences.refused(step, explained, _done(means, proposal), command)
+        notice = reports.refused(step, explained, _done(means, proposal), command)
         outcome = Outcome(OutcomeCode.REFUSED_BY_CLOUD, notice)
     await _finish(means, proposal, Ended(outcome, CallAnswer.REFUSED, error.request_id, error.code))
 
 
 async def _lose(means: Means, proposal: Proposal, call: Call, error: CloudLost) -> None:
     step = _steps(means, proposal)[proposal.steps_done].kind
-    line = Post(PostKind.LINE, proposal.proposal_id, sentences.lost(step, error.why))
+    line = Post(PostKind.LINE, proposal.proposal_id, reports.lost(step, error.why))
     unknown = await move(
         means,
         proposal,
@@ -219,7 +219,7 @@ async def find_out(means: Means, proposal: Proposal) -> None:
             pass
         except CloudRefused as error:
             if error.code.casefold().endswith(_NONCE_USED):
-                await _accept(means, proposal, None, sentences.arrived_unanswered())
+                await _accept(means, proposal, None, reports.arrived_unanswered())
                 return
             refusal = None if error.code.startswith(_OURS) else error
         except (CloudUnreachable, CloudLost):
@@ -237,9 +237,9 @@ async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusa
         await means.sleep(wait)
     read = await _read_back(means, proposal, call.intent.step)
     if isinstance(read, Counts) and proposal.steps_done + 1 < len(_steps(means, proposal)):
-        await _accept(means, proposal, None, sentences.step_reached_unanswered(call.intent.step.kind))
+        await _accept(means, proposal, None, reports.step_reached_unanswered(call.intent.step.kind))
     elif isinstance(read, Counts):
-        outcome = Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, sentences.goal_reached_unconfirmed(read))
+        outcome = Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, reports.goal_reached_unconfirmed(read))
         await _finish(means, proposal, Ended(outcome))
     elif refusal is not None:
         await _refused(means, proposal, refusal)

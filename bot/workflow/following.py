@@ -14,7 +14,7 @@ from bot.exchange import Post, PostKind
 from bot.model import OPEN_STATES, Counts, Outcome, OutcomeCode, TaskState
 from bot.ports import Purpose
 from bot.proposals import Ended, Progress, Proposal
-from bot.workflow import sentences
+from bot.workflow import reports
 from bot.workflow.means import Means, keep, move, showing
 
 _RISING = (TaskState.CANCELED, TaskState.SUCCEEDED, TaskState.FAILED)
@@ -100,7 +100,7 @@ def judge(proposal: Proposal, *, is_read: bool, follow_seconds: float) -> Outcom
     rises = [_rise(baseline, last, state) for state in _RISING]
     moving = still_moving(proposal, last)
     if not is_read or baseline is None or last is None or moving is None or None in rises:
-        return Outcome(OutcomeCode.UNKNOWN_OUTCOME, sentences.never_seen(follow_seconds))
+        return Outcome(OutcomeCode.UNKNOWN_OUTCOME, reports.never_seen(follow_seconds))
     stopped, finished, failed = (rise or 0 for rise in rises)
     spared = sum(baseline.by_state.get(state) or 0 for state in OPEN_STATES if state not in named)
     escaped = max(0, finished - spared)
@@ -108,7 +108,7 @@ def judge(proposal: Proposal, *, is_read: bool, follow_seconds: float) -> Outcom
         code = OutcomeCode.STOPPED
     else:
         code = OutcomeCode.PARTLY_STOPPED if stopped else OutcomeCode.NOT_STOPPED
-    notice = sentences.final(code, stopped=stopped, finished=finished, failed=failed, moving=moving, spared=spared)
+    notice = reports.final(code, stopped=stopped, finished=finished, failed=failed, moving=moving, spared=spared)
     return Outcome(code, notice, stopped, finished, failed, moving)
 
 

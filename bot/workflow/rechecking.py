@@ -25,7 +25,7 @@ from bot.proposals import (
     Offered,
     Proposal,
 )
-from bot.workflow import sentences
+from bot.workflow import reports, sentences
 from bot.workflow.asking import command_for, is_nothing_to_stop, new_offer, offer_facts
 from bot.workflow.calling import attempt, end
 from bot.workflow.means import Means, decide_at_card, move, showing
@@ -68,19 +68,19 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
         return
     decision = decide_at_card(policy, proposal, person.actor, looked, channel=proposal.place.channel)
     if not decision.is_allowed:
-        await end(means, proposal, OutcomeCode.DENIED, sentences.denied_now(decision))
+        await end(means, proposal, OutcomeCode.DENIED, reports.denied_now(decision))
     elif is_nothing_to_stop(looked, operation):
         await end(means, proposal, OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(looked))
     elif decision.requirements.reason and not proposal.reason:
         await end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal, decision))
     elif _is_another_target(proposal.offer.preview, looked):
         offer = new_offer(means, looked, decision)
-        line = Post(PostKind.LINE, proposal.proposal_id, sentences.changed(proposal.offer.preview, looked))
+        line = Post(PostKind.LINE, proposal.proposal_id, reports.changed(proposal.offer.preview, looked))
         facts = offer_facts(offer)
         posts = (line, *showing(proposal.proposal_id))
         await move(means, proposal, Offered(offer), name=EntryName.REOFFERED, facts=facts, posts=posts)
     else:
-        stand_in = Post(PostKind.LINE, proposal.proposal_id, sentences.not_every_number(proposal.offer.preview.counts))
+        stand_in = Post(PostKind.LINE, proposal.proposal_id, reports.not_every_number(proposal.offer.preview.counts))
         await attempt(means, proposal, baseline=looked.counts, posts=(stand_in,) if is_patched else ())
 
 
@@ -92,7 +92,7 @@ async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[
     pause = 1.0
     while True:
         if means.clock() >= until:
-            return sentences.never_sent(None)
+            return reports.never_sent(None)
         job, counts = await asyncio.gather(
             looking or means.reads.fetch_job(proposal.target, purpose=Purpose.STOP),
             means.reads.fetch_counts(proposal.target, tuple(TaskState), purpose=Purpose.STOP),
@@ -103,7 +103,7 @@ async def _look_again(means: Means, proposal: Proposal, looking: asyncio.Future[
             is_worth_waiting = isinstance(job, CloudThrottled | CloudUnreachable | CloudLost)
             if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:
                 explained = means.words.explain(job, proposal.target)
-                return sentences.not_read_again(explained, command_for(means, proposal))
+                return reports.not_read_again(explained, command_for(means, proposal))
             await means.sleep(pause)
             pause = min(pause * 2, 8)
             continue

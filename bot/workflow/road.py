@@ -16,7 +16,7 @@ from bot.errors import OutOfTurn, StoreUnavailable
 from bot.exchange import Ask, Click, Delivery, Post, PostKind
 from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
-from bot.workflow import sentences
+from bot.workflow import reports
 from bot.workflow.answering import expire, handle_click
 from bot.workflow.asking import command_for, handle_ask, offer
 from bot.workflow.calling import find_out, go_on_calling
@@ -115,7 +115,7 @@ class Road:
         content = delivery.content
         try:
             if self._failures[delivery.delivery_id] >= ATTEMPTS:
-                raise TurnedDown(sentences.broken(delivery.delivery_id), why="broken")
+                raise TurnedDown(reports.broken(delivery.delivery_id), why="broken")
             if isinstance(content, Ask):
                 return await handle_ask(self._means, delivery, content)
             return await handle_click(self._means, delivery, content, reading)
@@ -163,7 +163,7 @@ class Road:
         is_unknown = bool(proposal.calls) and OutcomeCode.UNKNOWN_OUTCOME in codes
         code = OutcomeCode.UNKNOWN_OUTCOME if is_unknown else OutcomeCode.NOT_DONE
         command = command_for(self._means, proposal)
-        notice = sentences.broken(proposal.proposal_id, was_called=bool(proposal.calls), command=command)
+        notice = reports.broken(proposal.proposal_id, was_called=bool(proposal.calls), command=command)
         posts = (Post(PostKind.BROADCAST, proposal.proposal_id, notice), *showing(proposal.proposal_id))
         ended = Ended(Outcome(code, notice))
         await move(self._means, proposal, ended, name=EntryName.ENDED, facts={"outcome": code.value}, posts=posts)
@@ -173,7 +173,7 @@ class Road:
         proposal = await self._means.store.fetch_proposal(proposal_id)
         if proposal is None or proposal.state is not State.OFFERED:
             return
-        notice = sentences.cannot_stand(why)
+        notice = reports.cannot_stand(why)
         ended = Ended(Outcome(OutcomeCode.NOT_DONE, notice))
         facts: dict[str, Fact] = {"outcome": OutcomeCode.NOT_DONE.value, "why": why}
         posts = (private(proposal, notice),)
