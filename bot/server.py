@@ -52,6 +52,7 @@ def _configuration(app: Any, *, has_lifespan: bool) -> uvicorn.Config:
         access_log=False,
         lifespan="on" if has_lifespan else "off",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
 

@@ -89,17 +89,19 @@ class Listeners:
 
         async def bounded(ack: AsyncAck, context: Any) -> None:
             admitted: Admitted = context["admitted"]
-            reference = self._new_id()[:8]
             try:
                 async with asyncio.timeout(WITHIN_SECONDS):
                     notice = await listener(admitted)
             except TimeoutError:
+                reference = self._new_id()[:8]
                 notice = _slow(reference)
                 self._log.error("acknowledged late", kind=admitted.kind.value, reference=reference)
             except StoreUnavailable as error:
+                reference = self._new_id()[:8]
                 notice = _slow(reference) if error.may_have_written else _not_written(reference)
                 self._log.error("not written", kind=admitted.kind.value, reference=reference, why=str(error))
             except Exception as error:  # a person is waiting: anything is answered
+                reference = self._new_id()[:8]
                 notice = _broken(reference)
                 self._log.error("listener failed", kind=admitted.kind.value, reference=reference, exc_info=error)
             await self._acknowledge(ack, admitted, notice)
@@ -132,14 +134,10 @@ class Listeners:
         return await self._write_down(found)
 
     async def _write_down(self, delivery: Delivery) -> Notice | None:
-        is_new = await self._receive(delivery)
-        self._log.info(
-            "received" if is_new else "duplicate",
-            delivery=delivery.delivery_id,
-            actor=delivery.reply_to.user_id,
-            channel=delivery.reply_to.place.channel,
-            content=type(delivery.content).__name__.lower(),
-        )
+        """The road logs what becomes of a delivery; here only what nothing will become of is said."""
+        if not await self._receive(delivery):
+            actor = delivery.reply_to.user_id
+            self._log.info("duplicate", actor=actor, content=type(delivery.content).__name__.lower())
         return None
 
 
