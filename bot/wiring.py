@@ -7,6 +7,7 @@ with settings of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -122,11 +123,9 @@ def read_configuration(environ: Mapping[str, str]) -> Settings:
         settings = read_settings(environ)
     except ConfigurationError as error:
         problems += error.problems
-    try:
+    # A policy that cannot be loaded is no problem here: the server starts without one, says so and refuses.
+    with contextlib.suppress(PolicyInvalid):
         policy = load_policy(Path(environ.get("OTABRAKE_POLICIES") or "policies"))
-    except PolicyInvalid:
-        pass  # a server without a policy starts, says so and refuses
-    else:
         problems += _credential_problems(policy.instances, environ)
     if settings is None or problems:
         raise ConfigurationError(problems)

@@ -39,7 +39,7 @@ from bot.model import (
     Target,
     TaskState,
 )
-from bot.operations import Operations
+from bot.operations import Operations, Repeat
 from bot.ops.jobs import OPERATIONS
 from bot.policy.load import Policy, load
 from bot.ports import Person, Purpose
@@ -453,6 +453,15 @@ async def test_a_goal_not_reached_is_called_for_again_three_times_at_most(world:
     assert outcome(after) is OutcomeCode.UNKNOWN_OUTCOME
     assert len({sent.nonce for sent in world.cloud.sent}) == 3
     assert "aliyun iot --JobId" in await world.said(PostKind.BROADCAST)
+
+
+async def test_what_must_never_be_repeated_is_sent_once_even_if_its_answer_is_lost(world: World) -> None:
+    once = Operations.of(replace(operation, repeat=Repeat.NEVER) for operation in OPERATIONS)
+    world.means = replace(world.means, operations=once)
+    await world.ask()
+    world.cloud.answers = [CloudLost("timeout")]
+    assert outcome(await world.click()) is OutcomeCode.UNKNOWN_OUTCOME
+    assert len(world.cloud.sent) == 1
 
 
 async def test_a_second_copy_that_is_refused_is_judged_by_what_is_read(world: World) -> None:

@@ -19,7 +19,7 @@ from bot.errors import (
     CloudUnreachable,
 )
 from bot.exchange import Post, PostKind
-from bot.model import Counts, JobState, Notice, Outcome, OutcomeCode, Step, StepKind, TaskState
+from bot.model import Counts, JobState, Notice, Outcome, OutcomeCode, Receipt, Step, StepKind, TaskState
 from bot.operations import Repeat
 from bot.ports import Purpose
 from bot.proposals import (
@@ -211,23 +211,32 @@ async def find_out(means: Means, proposal: Proposal) -> None:
     call = proposal.current_call
     assert call is not None  # noqa: S101 (an unknown outcome is that of a call)
     refusal: CloudRefused | None = None
-    may_resend = means.operations[proposal.operation].repeat is Repeat.AFTER_READ_BACK
-    if may_resend and means.clock() < call.intent.date + timedelta(seconds=means.timings.nonce_seconds):
-        try:
-            receipt = await means.changes.send(call.intent)
-        except CloudThrottled:
-            pass
-        except CloudRefused as error:
-            if error.code.casefold().endswith(_NONCE_USED):
-                await _accept(means, proposal, None, reports.arrived_unanswered())
-                return
-            refusal = None if error.code.startswith(_OURS) else error
-        except (CloudUnreachable, CloudLost):
-            pass
-        else:
-            await _accept(means, proposal, receipt.request_id)
+    if _may_repeat(means, proposal) and means.clock() < call.intent.date + timedelta(
+        seconds=means.timings.nonce_seconds
+    ):
+        answer = await _send_again(means, call)
+        if isinstance(answer, Receipt):
+            await _accept(means, proposal, answer.request_id)
             return
+        if answer is not None and answer.code.casefold().endswith(_NONCE_USED):
+            await _accept(means, proposal, None, reports.arrived_unanswered())
+            return
+        refusal = answer
     await _judge_by_reading(means, proposal, call, refusal)
+
+
+def _may_repeat(means: Means, proposal: Proposal) -> bool:
+    return means.operations[proposal.operation].repeat is Repeat.AFTER_READ_BACK
+
+
+async def _send_again(means: Means, call: Call) -> Receipt | CloudRefused | None:
+    """The cloud's word on a second copy of the same bytes; None if it had none that tells anything of the first."""
+    try:
+        return await means.changes.send(call.intent)
+    except (CloudThrottled, CloudUnreachable, CloudLost):
+        return None
+    except CloudRefused as error:
+        return None if error.code.startswith(_OURS) else error
 
 
 async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusal: CloudRefused | None) -> None:
@@ -243,7 +252,7 @@ async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusa
         await _finish(means, proposal, Ended(outcome))
     elif refusal is not None:
         await _refused(means, proposal, refusal)
-    elif read is None and call.attempt < ATTEMPTS and _still_stands(means, proposal):
+    elif read is None and call.attempt < ATTEMPTS and _may_try_again(means, proposal):
         await attempt(means, proposal)
     else:
         await _stay_unknown(means, proposal, read if isinstance(read, str) else "the goal is not reached")
@@ -272,8 +281,9 @@ async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | s
         await means.sleep(5)
 
 
-def _still_stands(means: Means, proposal: Proposal) -> bool:
-    return proposal.offer is not None and means.clock() < proposal.offer.expires_at
+def _may_try_again(means: Means, proposal: Proposal) -> bool:
+    stands = proposal.offer is not None and means.clock() < proposal.offer.expires_at
+    return stands and _may_repeat(means, proposal)
 
 
 def _steps(means: Means, proposal: Proposal) -> tuple[Step, ...]:
