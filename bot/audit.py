@@ -27,6 +27,7 @@ class EntryName(StrEnum):
     ACCEPTED = "call:accepted"
     DEFERRED = "call:deferred"
     LOST = "call:lost"
+    GIVEN_UP = "call:given_up"
     SHOWN = "read:shown"
     REFUSED = "ask:refused"
     CLICK_REFUSED = "click:refused"

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from bot.discovery import Rhythm
 from bot.errors import ConfigurationError
 from bot.logs import configure_logs, get_log
 from bot.settings import Settings
@@ -101,7 +102,7 @@ async def serve_until_stopped(settings: Settings) -> None:
     """Runs a bot and serves it. On SIGTERM or SIGINT it stops taking requests, then work, and returns."""
     configure_logs()
     with open_socket(settings.host, settings.port) as listening:
-        async with running(settings) as app:
+        async with running(settings, rhythm=Rhythm()) as app:
             _say_ready(app, listening)
             async with served_on(app.asgi, listening):
                 await until_signal()

@@ -28,15 +28,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bot.alibaba.budget import Budget
 from bot.alibaba.client import open_http
 from bot.alibaba.cloud import Cloud
-from bot.alibaba.credentials import Credentials, credentials_from
+from bot.alibaba.key_settings import key_problems, keys_from
+from bot.alibaba.key_sources import kept_fresh
+from bot.discovery import Discovery, Rhythm, Tools
 from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
 from bot.logs import get_log
-from bot.model import Instance
-from bot.operations import Operations
-from bot.ops import jobs
+from bot.ops import KNOWN
 from bot.policy.folder import read_folder
 from bot.policy.load import Policy, load
+from bot.ports import Slots
 from bot.settings import Settings, read_settings
+from bot.slack.attachments import Attachments
 from bot.slack.doors import HttpDoor, SocketDoor
 from bot.slack.gate import Gate, Identity
 from bot.slack.listeners import Listeners, create_bolt
@@ -44,6 +46,9 @@ from bot.slack.notifier import SlackNotifier
 from bot.slack.people import SLACK_TROUBLE, SlackPeople, error_code
 from bot.storage.database import Database, open_database
 from bot.storage.migrations import missing, revision, upgrade
+from bot.storage.found import SqlFound
+from bot.storage.readings import SqlReadings
+from bot.storage.slots import SqlSlots
 from bot.storage.store import SqlStore
 from bot.storage.tables import SCHEMA
 from bot.workflow.means import Log, Means, Timings
@@ -53,6 +58,8 @@ START_SECONDS = 60
 """How long a start waits for the database and for Slack."""
 
 SLACK_SECONDS = 10
+KEY_SECONDS = 10
+"""How long a start waits for keys that have to be fetched; without them it starts as well."""
 _BAD_TOKEN = (
     "invalid_auth",
     "not_authed",
@@ -63,7 +70,7 @@ _BAD_TOKEN = (
     "missing_scope",
 )
 
-OPERATIONS = Operations.of(jobs.OPERATIONS)
+OPERATIONS = KNOWN
 
 
 def now() -> datetime:
@@ -126,20 +133,10 @@ def read_configuration(environ: Mapping[str, str]) -> Settings:
     # A policy that cannot be loaded is no problem here: the server starts without one, says so and refuses.
     with contextlib.suppress(PolicyInvalid):
         policy = load_policy(Path(environ.get("OTABRAKE_POLICIES") or "policies"))
-        problems += _credential_problems(policy.instances, environ)
+        problems += key_problems(environ, policy.instances)
     if settings is None or problems:
         raise ConfigurationError(problems)
     return settings
-
-
-def _credential_problems(instances: Mapping[str, Instance], environ: Mapping[str, str]) -> list[str]:
-    problems: dict[str, None] = {}
-    for instance in instances.values():
-        try:
-            credentials_from(environ, instance.credentials)
-        except ConfigurationError as error:
-            problems |= dict.fromkeys(error.problems)
-    return list(problems)
 
 
 @asynccontextmanager
@@ -149,9 +146,13 @@ async def running(
     clock: Callable[[], datetime] = now,
     timings: Timings | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    budget: Budget | None = None,
+    slots: Callable[[Database], Slots] = SqlSlots,
+    rhythm: Rhythm | None = None,
 ) -> AsyncIterator[App]:
-    """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start."""
+    """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start.
+
+    With a `rhythm`, it also goes round the instances in the background and learns what is there.
+    """
     log = get_log()
     policy, complaints = _policy_or_complaints(settings, log)
     async with AsyncExitStack() as stack:
@@ -164,24 +165,33 @@ async def running(
         client = _web_client(settings.slack_bot_token, settings, session)
         identity = await _who_we_are(client, settings, log)
         store = SqlStore(database, clock=clock)
+        found, readings = SqlFound(database), SqlReadings(database, clock=clock)
+        http = await stack.enter_async_context(open_http())
+        instances = policy.instances if policy is not None else {}
+        keys = keys_from(
+            settings.environ, instances, now=clock, on_trouble=lambda why: log.error("key not fetched", why=why)
+        )
+        await stack.enter_async_context(kept_fresh(keys.values(), first_seconds=KEY_SECONDS))
+        cloud = Cloud(
+            instances=instances,
+            keys=keys,
+            http=http,
+            budget=await stack.enter_async_context(Budget(slots(database))),
+            now=clock,
+            new_nonce=new_id,
+        )
         notifier = SlackNotifier(
             client,
             session,
             store=store,
             operations=OPERATIONS,
+            attachments=Attachments(
+                client, session, reads=cloud, readings=readings, words=cloud, clock=clock, sleep=sleep
+            ),
             instance=lambda name: policy.instances.get(name) if policy is not None else None,
             log=log,
             unshown=lambda proposal_id, why: road.end_unshown(proposal_id, why),
             sleep=sleep,
-        )
-        http = await stack.enter_async_context(open_http())
-        cloud = Cloud(
-            instances=policy.instances if policy is not None else {},
-            credentials=_credentials(policy, settings),
-            http=http,
-            budget=budget or Budget(),
-            now=clock,
-            new_nonce=new_id,
         )
         people = SlackPeople(
             client,
@@ -191,6 +201,8 @@ async def running(
         )
         means = Means(
             store=store,
+            readings=readings,
+            found=found,
             reads=cloud,
             changes=cloud,
             words=cloud,
@@ -205,6 +217,9 @@ async def running(
             timings=timings or Timings(),
         )
         road = Road(means)
+        if rhythm is not None:
+            tools = Tools(cloud, found, readings, lambda: instances, clock, asyncio.sleep, log, rhythm)
+            await stack.enter_async_context(Discovery(tools))
         await stack.enter_async_context(notifier)
         await stack.enter_async_context(road)
         bolt = create_bolt(client, identity)
@@ -233,11 +248,6 @@ def _policy_or_complaints(settings: Settings, log: Log) -> tuple[Policy | None, 
         for complaint in error.complaints:
             log.error("policy refused", complaint=complaint)
         return None, error.complaints
-
-
-def _credentials(policy: Policy | None, settings: Settings) -> dict[str, Credentials]:
-    instances = policy.instances.values() if policy is not None else ()
-    return {instance.name: credentials_from(settings.environ, instance.credentials) for instance in instances}
 
 
 async def _migrated(database: Database, settings: Settings, log: Log) -> None:

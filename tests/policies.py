@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from bot.model import Actor, Question, Touch
-from bot.operations import Operations
-from bot.ops import jobs
+from bot.ops import KNOWN
 from bot.policy.load import Policy, load
 from tests.values import AT
 
-OPERATIONS = Operations.of(jobs.OPERATIONS)
+OPERATIONS = KNOWN
 BASE = """\
 groups:
   iot-team: {usergroup: S0614TZAA}

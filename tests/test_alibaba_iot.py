@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from bot.alibaba.changes import Change
 from bot.alibaba.client import AlibabaClient
 from bot.alibaba.credentials import Credentials
 from bot.alibaba.iot import Iot, Stamp, endpoint_of
 from bot.errors import CloudLost, ConfigurationError
 from bot.model import REGIONS, Instance
 
+STRATEGY = Change("CancelOTAStrategyByJob", {"JobId": "j1"})
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -61,50 +63,22 @@ def make_iot(http: httpx.AsyncClient, *, instance_id: str | None) -> Iot:
     return Iot(client, instance_id=instance_id, new_stamp=lambda: Stamp("n1", DATE))
 
 
-async def test_a_cancel_sends_the_flags_that_were_given_and_no_other(iot: Iot, api: Api) -> None:
-    receipt = await iot.cancel_ota_task_by_job(job_id="j1", queued=True, in_progress=False, unconfirmed=False)
+async def test_a_change_goes_out_as_it_is_and_gives_a_receipt(iot: Iot, api: Api) -> None:
+    receipt = await iot.make(Change("CancelOTATaskByJob", {"JobId": "j1", "CancelQueuedTask": "true"}))
     assert receipt.request_id == "AB-1"
     assert api.asked[-1].headers["x-acs-action"] == "CancelOTATaskByJob"
-    assert api.params == {
-        "IotInstanceId": "iot-060a0001",
-        "JobId": "j1",
-        "CancelQueuedTask": "true",
-        "CancelInProgressTask": "false",
-        "CancelUnconfirmedTask": "false",
-    }
-
-
-async def test_every_flag_has_its_parameter(iot: Iot, api: Api) -> None:
-    await iot.cancel_ota_task_by_job(
-        job_id="j1", scheduled=True, queued=True, notified=True, in_progress=True, unconfirmed=True
-    )
-    assert {name for name, value in api.params.items() if value == "true"} == {
-        "CancelScheduledTask",
-        "CancelQueuedTask",
-        "CancelNotifiedTask",
-        "CancelInProgressTask",
-        "CancelUnconfirmedTask",
-    }
-
-
-@pytest.mark.parametrize("flags", [{}, {"queued": False}, {"queued": False, "unconfirmed": False}])
-async def test_a_cancel_that_names_nothing_is_not_sent(iot: Iot, api: Api, flags: dict[str, bool]) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        await iot.cancel_ota_task_by_job(job_id="j1", **flags)
-    assert api.asked == []
+    assert api.params == {"IotInstanceId": "iot-060a0001", "JobId": "j1", "CancelQueuedTask": "true"}
 
 
 async def test_a_change_can_be_made_with_a_nonce_and_a_date_that_were_written_down(iot: Iot, api: Api) -> None:
     stamp = Stamp("n7", datetime(2026, 5, 6, tzinfo=UTC))
-    await iot.cancel_ota_strategy_by_job(job_id="j1", stamp=stamp)
-    await iot.cancel_ota_task_by_job(job_id="j1", queued=True, stamp=stamp)
-    for request in api.asked:
-        assert request.headers["x-acs-signature-nonce"] == "n7"
-        assert request.headers["x-acs-date"] == "2026-05-06T00:00:00Z"
+    await iot.make(STRATEGY, stamp=stamp)
+    assert api.asked[-1].headers["x-acs-signature-nonce"] == "n7"
+    assert api.asked[-1].headers["x-acs-date"] == "2026-05-06T00:00:00Z"
 
 
 async def test_no_instance_id_is_sent_where_none_is_known(http: httpx.AsyncClient, api: Api) -> None:
-    await make_iot(http, instance_id=None).cancel_ota_strategy_by_job(job_id="j1")
+    await make_iot(http, instance_id=None).make(STRATEGY)
     assert api.params == {"JobId": "j1"}
 
 
@@ -130,7 +104,7 @@ async def test_a_job_is_read_with_the_misspellings_of_the_documents_mended(iot: 
     job = await iot.query_ota_job(job_id="j1")
     assert (job.status, job.job_type, job.src_versions) == ("COMPLETED", "VERIFY_FIRMWARE", ("4.1.0", "4.2.0"))
     assert (job.name, job.dest_version, job.description) == ("gateway", "4.2.1", "two lines")
-    assert job.scheduled_at == "2026-01-01T00:00:00.000Z"
+    assert (job.is_scheduled, job.scheduled_at) == (True, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("versions", [None, "", {}, {"SrcVersion": []}, {"SrcVersion": ""}, [], {"SrcVersion": None}])
@@ -151,8 +125,8 @@ async def test_tasks_are_listed_by_state_and_counted(iot: Iot, api: Api) -> None
     row = {"TaskId": "t1", "DeviceName": "d1", "TaskStatus": "QUEUED", "Progress": "0.00"}
     api.says(Total="12345", CurrentPage=1, PageSize=1, Data={"SimpleOTATaskInfo": [row]})
     page = await iot.list_ota_task_by_job(job_id="j1", status="QUEUED", page_size=1)
-    assert (page.total, page.current_page, page.page_size) == (12345, 1, 1)
-    assert [(task.task_id, task.device_name, task.status) for task in page.tasks] == [("t1", "d1", "QUEUED")]
+    assert page.total == 12345
+    assert [(task.task_id, task.device_name, task.status) for task in page.rows] == [("t1", "d1", "QUEUED")]
     assert api.params["TaskStatus"] == "QUEUED"
     assert (api.params["PageSize"], api.params["CurrentPage"]) == ("1", "1")
 
@@ -161,7 +135,7 @@ async def test_tasks_are_listed_by_state_and_counted(iot: Iot, api: Api) -> None
 async def test_an_empty_list_is_read_in_whatever_shape_it_comes(iot: Iot, api: Api, rows: object) -> None:
     api.says(Total=0, Data=rows)
     page = await iot.list_ota_task_by_job(job_id="j1")
-    assert (page.tasks, page.total) == ((), 0)
+    assert (page.rows, page.total) == ((), 0)
 
 
 @pytest.mark.parametrize("total", [None, "", "many", -1, "9" * 30])
@@ -178,13 +152,33 @@ async def test_a_list_in_xml_reads_like_one_in_json(iot: Iot, api: Api, devices:
     api.answer = f"<R><Success>true</Success><Total>{devices}</Total><Data>{rows}</Data></R>"
     page = await iot.list_ota_task_by_job(job_id="j1")
     assert page.total == devices
-    assert [task.device_name for task in page.tasks] == [f"d{number}" for number in range(devices)]
+    assert [task.device_name for task in page.rows] == [f"d{number}" for number in range(devices)]
+
+
+async def test_tasks_of_devices_are_asked_for_by_name(iot: Iot, api: Api) -> None:
+    await iot.list_ota_task_by_job(job_id="j1", device_names=("d1", "d 2"))
+    assert (api.params["DeviceNames.1"], api.params["DeviceNames.2"]) == ("d1", "d 2")
+
+
+async def test_the_open_tasks_of_a_device_are_listed_over_all_batches(iot: Iot, api: Api) -> None:
+    rows = [{"TaskId": f"t{job}", "JobId": job, "DeviceName": "d1", "TaskStatus": "NOTIFIED"} for job in ("j1", "j2")]
+    api.says(Data={"SimpleOTATaskInfo": rows})
+    tasks = await iot.list_ota_unfinished_task_by_device(product_key="a1", device_name="d1")
+    assert [(task.task_id, task.job_id) for task in tasks] == [("tj1", "j1"), ("tj2", "j2")]
+    assert api.params == {"IotInstanceId": "iot-060a0001", "ProductKey": "a1", "DeviceName": "d1"}
+
+
+async def test_one_package_is_read_without_its_download_link(iot: Iot, api: Api) -> None:
+    api.says(FirmwareInfo={"FirmwareId": "f1", "FirmwareUrl": "https://oss/x?Signature=abc", "MultiFiles": [{}]})
+    firmware = await iot.query_ota_firmware(firmware_id="f1")
+    assert firmware.firmware_id == "f1"
+    assert "Signature" not in repr(firmware)
 
 
 async def test_jobs_of_a_package_are_listed(iot: Iot, api: Api) -> None:
     api.says(Total=1, Data={"SimpleOTAJobInfo": [JOB, "not a row"]})
     page = await iot.list_ota_job_by_firmware(firmware_id="f1", page_size=200)
-    assert [job.job_id for job in page.jobs] == ["j1"]
+    assert [job.job_id for job in page.rows] == ["j1"]
     assert api.params["FirmwareId"] == "f1"
     assert api.params["PageSize"] == "200"
 
@@ -193,7 +187,7 @@ async def test_packages_are_listed_without_their_download_links(iot: Iot, api: A
     row = {"FirmwareId": "f1", "FirmwareName": "gateway", "FirmwareUrl": "https://oss/x?Signature=abc"}
     api.says(Total=1, FirmwareInfo={"SimpleFirmwareInfo": [row]})
     page = await iot.list_ota_firmware(product_key="a1", dest_version="4.2.1")
-    assert [(each.firmware_id, each.name) for each in page.firmware] == [("f1", "gateway")]
+    assert [(each.firmware_id, each.name) for each in page.rows] == [("f1", "gateway")]
     assert "Signature" not in repr(page)
     assert (api.params["ProductKey"], api.params["DestVersion"]) == ("a1", "4.2.1")
 

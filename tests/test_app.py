@@ -18,7 +18,6 @@ import pytest
 from slack_sdk.signature import SignatureVerifier
 from sqlalchemy import text
 
-from bot.alibaba.budget import Budget
 from bot.sandbox import server
 from bot.sandbox.iot import create_iot_app
 from bot.sandbox.iot_faults import Fault, FaultKind
@@ -26,6 +25,7 @@ from bot.sandbox.server import Sandbox, sandbox, sandbox_settings
 from bot.sandbox.slack_fake import Fault as SlackFault
 from bot.sandbox.workspace import Message
 from tests.conftest import Clock
+from tests.slots import OpenSlots
 
 STATIC = "7glPHmaDYLAYMD1HHutT02"
 DYNAMIC = "dYn4m1cRq2WsXe8RtGv501"
@@ -35,16 +35,6 @@ INCIDENT = "C0INCIDENT"
 CLOSED = "http://127.0.0.1:1"
 BECAUSE = "because 4.2.1 bricks gateways"
 TASKS, STRATEGY = "CancelOTATaskByJob", "CancelOTAStrategyByJob"
-
-
-class AtOnce:
-    """A timer for the budget under which every second has passed already."""
-
-    def time(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> object:
-        return asyncio.get_running_loop().call_soon(callback, *args)
 
 
 class Person:
@@ -122,7 +112,7 @@ async def audit(at: Sandbox) -> list[tuple[str, str]]:
 
 @contextlib.asynccontextmanager
 async def incident(clock: Clock, **options: Any) -> AsyncIterator[tuple[Sandbox, Callable[[str], Person]]]:
-    options = {"clock": clock, "sleep": clock.sleep, "budget": Budget(timer=AtOnce())} | options
+    options = {"clock": clock, "sleep": clock.sleep, "slots": OpenSlots} | options
     async with httpx.AsyncClient(timeout=20) as http, sandbox(**options) as at:
         yield at, lambda user: Person(at, http, user)
 
@@ -215,7 +205,7 @@ async def test_a_dry_run_shows_what_would_happen_and_leaves_no_trace_in_the_chan
         (f"cancel {STATIC} on prod-shangai", "Did you mean prod-shanghai?"),
         (f"cancel {STATIC} on prod-shanghai --in-progress", "this needs a reason"),
         ("cancel n0suchj0b", "there is no job n0suchj0b on prod-shanghai or staging-singapore"),
-        ("cancel St4g1ngWe5Rt8Yu3Io7P01", "/ota cancel St4g1ngWe5Rt8Yu3Io7P01 on staging-singapore"),
+        ("cancel St4g1ngWe5Rt8Yu3Io7P01", "is on staging-singapore. If you mean that, pick it"),
         (f"cancel {FINISHED}", "already completed"),
     ],
 )

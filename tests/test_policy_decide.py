@@ -168,19 +168,32 @@ def test_an_unknown_fact_does_not_make_a_condition_that_failed_already() -> None
     assert is_allowed(ANYBODY, deny, asked=question(devices=UNKNOWN))
 
 
+READS = {"job.show", "job.list", "job.tasks", "firmware.list", "device.show"}
+
+
 @pytest.mark.parametrize(
     ("words", "reached"),
     [
-        ("reads", {"job.show"}),
-        ("changes", {"job.cancel", "job.halt"}),
-        ("job.*", {"job.show", "job.cancel", "job.halt"}),
-        ("'*'", {"job.show", "job.cancel", "job.halt"}),
-        ("job.halt, reads", {"job.show", "job.halt"}),
+        ("reads", READS),
+        ("changes", set(OPERATIONS.names()) - READS),
+        ("job.*", {"job.show", "job.list", "job.tasks", "job.cancel", "job.halt", "job.rate"}),
+        ("'*'", set(OPERATIONS.names())),
+        ("job.halt, reads", READS | {"job.halt"}),
     ],
 )
 def test_words_for_operations(words: str, reached: set[str]) -> None:
     allowing = policy(f"name: x, allow: [{words}], who: [anyone]")
     assert {name for name in OPERATIONS.names() if decide(allowing, question(operation=name)).is_allowed} == reached
+
+
+@pytest.mark.parametrize("kind", ["deny: [job.halt]", "require: {reason: true}, for: [job.halt]"])
+def test_what_holds_a_halt_back_holds_back_the_halt_of_a_firmware(kind: str) -> None:
+    decision = decide(policy("name: all, allow: [changes], who: [anyone]", f"name: x, {kind}"), question(operation="firmware.halt"))
+    assert "x" in decision.rules
+
+
+def test_halting_a_firmware_needs_an_allow_of_its_own() -> None:
+    assert not is_allowed("name: x, allow: [job.halt], who: [anyone]", asked=question(operation="firmware.halt"))
 
 
 def test_an_operation_that_nobody_declared_is_denied() -> None:

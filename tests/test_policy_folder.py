@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_both_folders_that_we_ship_let_the_on_call_stop_rollouts_and_strangers_n
     oncall, stranger = question(ONCALL), question()
     for operation in OPERATIONS.names():
         asked = {"operation": operation, "channel": "C0INCIDENT"}
+        if operation == "task.retry":
+            manager = question(user="U0RELEASE1")
+            assert not decide(policy, question(ONCALL, operation=operation)).is_allowed
+            assert decide(policy, replace(manager, operation=operation)).requirements.reason
+            continue
         assert "prod-shanghai" in allowed_instances(policy, actor=oncall.actor, **asked)
         assert decide(policy, question(ONCALL, operation=operation)).is_allowed
         assert allowed_instances(policy, actor=stranger.actor, **asked) == ()

@@ -24,6 +24,7 @@ from bot.proposals import (
     Confirmed,
     Deferred,
     Ended,
+    GivenUp,
     Lost,
     Offered,
     Progress,
@@ -32,7 +33,7 @@ from bot.proposals import (
     advance,
     diagram,
 )
-from tests.values import AT, PLACE, counts, decision, intent, offer, proposal
+from tests.values import AT, PLACE, TARGET, counts, decision, intent, offer, preview, proposal
 
 LATER = AT + timedelta(seconds=5)
 
@@ -44,11 +45,12 @@ def end(code: OutcomeCode) -> Ended:
 ADMISSIBLE: dict[type[Answer], Answer] = {
     Offered: Offered(offer()),
     Confirmed: Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE),
-    Called: Called(intent("n2"), counts(QUEUED=3)),
+    Called: Called(intent("n2"), preview(counts=counts(QUEUED=3)), (intent().step,)),
     Accepted: Accepted("RID", True, LATER),
     Deferred: Deferred(CallAnswer.NOT_SENT, "refused"),
     Lost: Lost("timeout"),
-    Progress: Progress(counts(CANCELED=3)),
+    GivenUp: GivenUp(CallAnswer.REFUSED, False, LATER, "iot.ota.JobHasCanceled", "RID"),
+    Progress: Progress({TARGET.job: counts(CANCELED=3)}),
 }
 
 
@@ -141,16 +143,36 @@ def test_a_second_attempt_while_one_is_under_way_is_refused() -> None:
 
 
 def test_the_baseline_of_the_first_attempt_stays() -> None:
-    first = advance(in_state(State.APPROVED), Called(intent("n1"), counts(QUEUED=7)), LATER)
+    first = advance(in_state(State.APPROVED), Called(intent("n1"), preview(counts=counts(QUEUED=7))), LATER)
     lost = advance(first, Lost("timeout"), LATER)
-    second = advance(lost, Called(intent("n2"), counts(QUEUED=1)), LATER)
-    assert second.baseline == counts(QUEUED=7)
+    second = advance(lost, Called(intent("n2"), preview(counts=counts(QUEUED=1))), LATER)
+    assert second.baseline == {TARGET.job: counts(QUEUED=7)}
     assert [call.attempt for call in second.calls] == [1, 2]
 
 
 def test_a_step_that_is_not_the_last_goes_on_calling() -> None:
     after = advance(in_state(State.CALLING), Accepted("RID", False, LATER), LATER)
     assert (after.state, after.steps_done, after.current_call, after.request_ids) == (State.CALLING, 1, None, ("RID",))
+
+
+def test_a_step_that_is_given_up_keeps_its_answer_and_the_next_one_is_taken_up() -> None:
+    planned = replace(in_state(State.CALLING), steps=(intent().step, intent().step))
+    after = advance(planned, ADMISSIBLE[GivenUp], LATER)
+    assert (after.state, after.steps_done, after.current_call) == (State.CALLING, 1, None)
+    assert after.calls[-1].answer is CallAnswer.REFUSED
+
+
+def test_steps_that_take_the_place_of_a_given_up_one_stand_before_the_rest() -> None:
+    first, second = intent().step, replace(intent().step, touches=frozenset())
+    planned = replace(in_state(State.CALLING), steps=(first, second))
+    instead = replace(first, devices=("gw-1",))
+    after = advance(planned, GivenUp(CallAnswer.REFUSED, False, LATER, "over", instead=(instead,)), LATER)
+    assert after.steps == (first, instead, second)
+
+
+def test_after_the_last_step_was_given_up_what_was_accepted_is_followed() -> None:
+    after = advance(in_state(State.UNKNOWN), GivenUp(CallAnswer.LOST, True, LATER, "no answer"), LATER)
+    assert (after.state, after.followed_from, after.follow_until) == (State.FOLLOWING, LATER, LATER)
 
 
 @given(

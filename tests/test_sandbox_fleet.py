@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from bot.model import JobKind, JobState, TaskState
-from bot.sandbox.fleet import Fleet, FleetRefusal, Habits, cancelled_states
+from bot.sandbox.fleet import Fleet, cancelled_states
+from bot.sandbox.habits import Habits
+from bot.sandbox.inventory import FleetRefusal
 from bot.sandbox.iot import load_seed
 from bot.sandbox.rollouts import Rollout
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from bot.model import TaskState
 from bot.sandbox.fleet import Fleet
 from bot.sandbox.iot import create_iot_app, load_seed
+from bot.sandbox.iot_answers import OFFERED
 
 pytestmark = [
     # What the SDKs and their own dependencies do is not ours to mend; newer Pythons warn about it.
@@ -29,14 +31,15 @@ STATIC = "7glPHmaDYLAYMD1HHutT02"
 DYNAMIC = "dYn4m1cRq2WsXe8RtGv501"
 FINISHED = "F1n1shedZa3Sx5Dc7Fv201"
 FIRMWARE = "Gw421aFq8LkT2nVb6Wc001"
-OPERATIONS = (
-    "CancelOTATaskByJob",
-    "CancelOTAStrategyByJob",
-    "QueryOTAJob",
-    "ListOTATaskByJob",
-    "ListOTAJobByFirmware",
-    "ListOTAFirmware",
-)
+CONFIRM = "C0nf1rmLp9OkMjUh7Yb601"
+
+
+def task_id(job: str, state: TaskState) -> str:
+    """A task that is in this state when the fleet begins, and some seconds later."""
+    rollout = Fleet.from_seed(SEED, now=lambda: 0.0).job(job)
+    return rollout.task_id(list(rollout.tasks(0.0, state=state))[-1])
+
+
 PARAMS: dict[str, dict[str, Any]] = {
     "CancelOTATaskByJob": {
         "JobId": STATIC,
@@ -50,6 +53,36 @@ PARAMS: dict[str, dict[str, Any]] = {
     "ListOTATaskByJob": {"JobId": STATIC, "TaskStatus": "SUCCEEDED", "PageSize": 20, "CurrentPage": 1},
     "ListOTAJobByFirmware": {"FirmwareId": FIRMWARE, "PageSize": 10, "CurrentPage": 1},
     "ListOTAFirmware": {"PageSize": 10, "CurrentPage": 1, "ProductKey": "a1Gateway01"},
+    "CancelOTATaskByDevice": {
+        "ProductKey": "a1Gateway01",
+        "FirmwareId": FIRMWARE,
+        "JobId": STATIC,
+        "DeviceName": ["gw-sh-00399", "gw-sh-00400"],
+    },
+    "ReupgradeOTATask": {"JobId": STATIC, "TaskId": [task_id(STATIC, TaskState.FAILED)]},
+    "ConfirmOTATask": {"TaskId": [task_id(CONFIRM, TaskState.CONFIRM)]},
+    "UpdateOTAJob": {
+        "JobId": DYNAMIC,
+        "MaximumPerMinute": 10,
+        "TargetSelection": "ALL",
+        "UpgradeType": "DYNAMIC",
+        "TimeoutInMinutes": 30,
+        "SrcVersionList": ["4.1.9", "4.1.8"],
+        "Tags": [{"Key": "ring", "Value": "3"}, {"Key": "owner", "Value": "firmware"}],
+    },
+    "ListOTAJobByDevice": {
+        "FirmwareId": FIRMWARE,
+        "ProductKey": "a1Gateway01",
+        "DeviceName": "gw-sh-00400",
+        "CurrentPage": 1,
+        "PageSize": 10,
+    },
+    "ListOTAUnfinishedTaskByDevice": {
+        "ProductKey": "a1Gateway01",
+        "DeviceName": "gw-sh-00400",
+        "TaskStatusList": ["QUEUED", "CONFIRM"],
+    },
+    "QueryOTAFirmware": {"FirmwareId": FIRMWARE},
 }
 
 
@@ -123,7 +156,26 @@ METHODS = {
     "ListOTATaskByJob": "list_otatask_by_job",
     "ListOTAJobByFirmware": "list_otajob_by_firmware",
     "ListOTAFirmware": "list_otafirmware",
+    "CancelOTATaskByDevice": "cancel_otatask_by_device",
+    "ReupgradeOTATask": "reupgrade_otatask",
+    "ConfirmOTATask": "confirm_otatask",
+    "UpdateOTAJob": "update_otajob",
+    "ListOTAJobByDevice": "list_otajob_by_device",
+    "ListOTAUnfinishedTaskByDevice": "list_otaunfinished_task_by_device",
+    "QueryOTAFirmware": "query_otafirmware",
 }
+
+
+def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The parameters of a value as the old SDK writes them: `Name.1`, `Name.1.Key` …"""
+    if isinstance(value, list):
+        for place, each in enumerate(value, 1):
+            yield from flat(f"{name}.{place}", each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from flat(f"{name}.{key}", each)
+    else:
+        yield name, value
 
 
 def ask_new_sdk(running: Running, action: str, params: dict[str, Any], *, is_async: bool = False, **config: Any) -> Any:
@@ -158,7 +210,7 @@ def ask_old_sdk(
     request.set_protocol_type("http")
     request.set_accept_format("JSON")
     request.add_query_param("IotInstanceId", INSTANCE)
-    for name, value in params.items():
+    for name, value in (pair for given in params.items() for pair in flat(*given)):
         request.add_query_param(name, value)
     answer = client.do_action_with_exception(request)
     return json.loads(answer)
@@ -175,7 +227,7 @@ every_sdk = pytest.mark.parametrize("ask", ASKERS.values(), ids=ASKERS.keys())
 
 
 @every_sdk
-@pytest.mark.parametrize("action", OPERATIONS)
+@pytest.mark.parametrize("action", OFFERED)
 def test_every_operation_answers_every_official_sdk(start: Start, ask: Any, action: str) -> None:
     body = ask(start(), action, PARAMS[action])
     assert body["Success"] is True
@@ -213,8 +265,7 @@ def test_tasks_are_listed_and_counted_for_every_sdk(start: Start, ask: Any) -> N
 
 @every_sdk
 def test_named_devices_are_found_by_every_sdk(start: Start, ask: Any) -> None:
-    names = {"DeviceNames.1": "gw-sh-00001", "DeviceNames.2": "gw-sh-00003"}
-    given: dict[str, Any] = {"JobId": STATIC, **(names if ask is ask_old_sdk else {"DeviceNames": [*names.values()]})}
+    given = {"JobId": STATIC, "DeviceNames": ["gw-sh-00001", "gw-sh-00003"]}
     rows = ask(start(), "ListOTATaskByJob", given)["Data"]["SimpleOTATaskInfo"]
     assert [row["DeviceName"] for row in rows] == ["gw-sh-00001", "gw-sh-00003"]
 
@@ -226,6 +277,53 @@ def test_jobs_and_packages_are_listed_for_every_sdk(start: Start, ask: Any) -> N
     assert {STATIC, DYNAMIC} <= {job["JobId"] for job in jobs}
     packages = ask(running, "ListOTAFirmware", PARAMS["ListOTAFirmware"])["FirmwareInfo"]["SimpleFirmwareInfo"]
     assert FIRMWARE in {package["FirmwareId"] for package in packages}
+
+
+CHANGES = {action: given for action, given in PARAMS.items() if not action.startswith(("List", "Query"))}
+
+
+@every_sdk
+@pytest.mark.parametrize("action", CHANGES)
+def test_every_change_from_an_sdk_is_an_effect_with_its_parameters(start: Start, ask: Any, action: str) -> None:
+    running = start()
+    ask(running, action, CHANGES[action])
+    (effect,) = running.fleet.history
+    assert (effect.action, effect.job_id) == (action, CHANGES[action].get("JobId", ""))
+    expected = {name: str(value) for given in CHANGES[action].items() for name, value in flat(*given)}
+    assert {name: effect.params[name].lower() for name in expected} == {
+        name: value.lower() for name, value in expected.items()
+    }
+
+
+@every_sdk
+def test_a_rate_that_an_sdk_sets_is_shown_to_it(start: Start, ask: Any) -> None:
+    running = start()
+    ask(running, "UpdateOTAJob", PARAMS["UpdateOTAJob"])
+    job = ask(running, "QueryOTAJob", {"JobId": DYNAMIC})["Data"]
+    assert (job["MaximumPerMinute"], job["TimeoutInMinutes"]) == (10, 30)
+    assert job["SrcVersions"] == {"SrcVersion": ["4.1.9", "4.1.8"]}
+    assert job["Tags"] == {"OtaTagDTO": [{"Key": "ring", "Value": "3"}, {"Key": "owner", "Value": "firmware"}]}
+
+
+@every_sdk
+def test_settings_without_tags_come_from_every_sdk(start: Start, ask: Any) -> None:
+    running = start()
+    given = {"JobId": STATIC, "MaximumPerMinute": 10, "TargetSelection": "ALL", "UpgradeType": "STATIC"}
+    assert ask(running, "UpdateOTAJob", given)["Success"] is True
+    assert running.fleet.job(STATIC).settings.tags == {}
+
+
+@every_sdk
+def test_devices_and_packages_are_looked_up_by_every_sdk(start: Start, ask: Any) -> None:
+    running = start()
+    (task,) = ask(running, "ListOTAUnfinishedTaskByDevice", PARAMS["ListOTAUnfinishedTaskByDevice"])["Data"][
+        "SimpleOTATaskInfo"
+    ]
+    assert (task["JobId"], task["TaskStatus"]) == (STATIC, "QUEUED")
+    (job,) = ask(running, "ListOTAJobByDevice", PARAMS["ListOTAJobByDevice"])["Data"]["SimpleOTAJobInfo"]
+    assert job["JobId"] == STATIC
+    package = ask(running, "QueryOTAFirmware", PARAMS["QueryOTAFirmware"])["FirmwareInfo"]
+    assert (package["FirmwareId"], package["VerifyProgress"], package["MultiFiles"]) == (FIRMWARE, 100, [])
 
 
 @every_sdk

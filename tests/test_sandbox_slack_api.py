@@ -202,10 +202,9 @@ def test_a_fake_that_does_not_fit_its_workspace_is_not_made(wrong: dict[str, str
 async def test_the_page_comes_from_this_origin_alone(call: Caller) -> None:
     page = await call.client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for path in ("/page.js", "/page.css"):
-        assert (await call.client.get(path)).status_code == 200
-    everything = page.text + (await call.client.get("/page.js")).text
-    assert "innerHTML" not in everything
+    loaded = [await call.client.get(path) for path in ("/page.css", "/page.js", "/node.js", "/files.js")]
+    assert [one.status_code for one in loaded] == [200, 200, 200, 200]
+    assert "innerHTML" not in page.text + "".join(one.text for one in loaded)
     assert "//" not in page.text.replace("</", "")
 
 

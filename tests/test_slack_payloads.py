@@ -12,15 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.signature import SignatureVerifier
 
-from bot.exchange import Ask, Choice, Click, Delivery, ReplyTo
+from bot.exchange import Ask, Choice, Click, Delivery, Pick, ReplyTo, Resume
 from bot.model import Notice, Place
-from bot.operations import Operations
-from bot.ops.jobs import OPERATIONS
+from bot.ops import KNOWN
 from bot.slack.gate import Admitted, Gate, Identity, Kind
 from bot.slack.payloads import ActionId, asked, clicked
 from tests.values import AT
 
-KNOWN = Operations.of(OPERATIONS)
 COMMAND = {
     "token": "xxx",
     "team_id": "T111",
@@ -83,6 +81,31 @@ def test_a_direct_message_is_no_channel() -> None:
     assert made.reply_to.place == Place(None)
 
 
+def test_a_command_to_resume_is_written_down_like_any_other() -> None:
+    made = asked(admitted(COMMAND | {"text": "resume 1a2b3c4d because safe"}), KNOWN, delivery_id="d1", now=AT)
+    assert isinstance(made, Delivery)
+    assert made.content == Resume("1a2b3c4d", "safe")
+
+
+@pytest.mark.parametrize("action_id", ["ask.pick", "ask.pick:0", "ask.pick:17"])
+def test_a_picked_instance_becomes_a_pick_with_the_delivery_of_the_ask(action_id: str) -> None:
+    picked = {"action_id": action_id, "value": "0f" * 16 + " prod-shanghai", "type": "button"}
+    in_ephemeral = IN_THREAD | {
+        "container": {"type": "message", "channel_id": "C111", "is_ephemeral": True},
+        "actions": [picked],
+    }
+    made = clicked(admitted(in_ephemeral), delivery_id="d2", now=AT)
+    assert made is not None
+    assert made.content == Pick("0f" * 16, "prod-shanghai")
+    assert made.reply_to == ReplyTo("U111", Place("C111"), "https://hooks.slack.com/actions/T111/111/xxx")
+
+
+@pytest.mark.parametrize("value", ["", " ", "d1", "d1 ", " prod-shanghai"])
+def test_a_pick_without_an_ask_or_an_instance_is_none_of_ours(value: str) -> None:
+    body = IN_THREAD | {"actions": [{"action_id": "ask.pick:0", "value": value}]}
+    assert clicked(admitted(body), delivery_id="d1", now=AT) is None
+
+
 def test_a_command_that_cannot_be_read_becomes_an_answer() -> None:
     assert isinstance(asked(admitted(COMMAND | {"text": "cancle J1"}), KNOWN, delivery_id="d1", now=AT), Notice)
 
@@ -116,7 +139,7 @@ def test_a_click_on_something_else_is_none_of_ours(actions: object) -> None:
 
 
 def test_the_ids_on_the_wire_are_those_that_others_depend_on() -> None:
-    assert {each.value for each in ActionId} == {"proposal.confirm", "proposal.dismiss"}
+    assert {each.value for each in ActionId} == {"proposal.confirm", "proposal.dismiss", "ask.pick"}
 
 
 _JSON = st.recursive(

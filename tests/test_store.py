@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from bot.audit import Entry, EntryName
 from bot.exchange import Post, PostKind
-from bot.model import Notice, Outcome, OutcomeCode
+from bot.model import Notice, Outcome, OutcomeCode, Step, StepKind, Target
 from bot.ports import Surface, Transition
 from bot.proposals import (
     Accepted,
@@ -30,7 +30,21 @@ from bot.proposals import (
 from bot.storage.database import Database
 from bot.storage.store import SqlStore
 from tests.conftest import Clock
-from tests.values import AT, PLACE, counts, decision, delivery, intent, offer, preview, proposal
+from tests.values import (
+    AT,
+    PLACE,
+    STOPPABLE,
+    TARGET,
+    counts,
+    decision,
+    delivery,
+    intent,
+    job,
+    offer,
+    part,
+    preview,
+    proposal,
+)
 
 
 @pytest.fixture
@@ -79,11 +93,11 @@ async def test_a_proposal_is_read_back_as_it_was_at_every_state(store: SqlStore)
         store,
         Offered(offer()),
         Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE),
-        Called(intent("n1"), counts(QUEUED=7, CONFIRM=None)),
+        Called(intent("n1"), preview(counts=counts(QUEUED=7, CONFIRM=None)), (intent("n1").step,)),
         Deferred(CallAnswer.THROTTLED, "slow down", "RID0"),
         Called(intent("n2")),
         Accepted("RID", True, AT + timedelta(minutes=15)),
-        Progress(counts(CANCELED=7)),
+        Progress({TARGET.job: counts(CANCELED=7)}),
     )
     assert await store.fetch_proposal("p1") == last
     assert await store.fetch_proposal_of("0" * 32) == last
@@ -120,6 +134,89 @@ async def test_a_second_pending_proposal_of_the_same_kind_is_refused(store: SqlS
     assert not await saved(store, second, advance(second, Offered(offer(offer_id="1" * 32)), AT))
     assert await store.fetch_pending("job.cancel", first.target, frozenset()) == first
     assert await store.fetch_pending("job.cancel", first.target, frozenset({"queued"})) is None
+
+
+async def test_targets_that_touch_the_same_are_one_kind_of_pending_proposal(store: SqlStore) -> None:
+    devices = tuple(f"gateway-{n:03}" for n in range(40))
+    target = Target("prod-shanghai", product="a1Gateway01", devices=devices)
+    asked = proposal(target=target)
+    offered = advance(asked, Offered(offer(preview=preview(target=target))), AT)
+    assert await saved(store, None, asked)
+    assert await saved(store, asked, offered)
+    turned = Target("prod-shanghai", product="a1Gateway01", devices=devices[::-1])
+    assert await store.fetch_pending("job.cancel", turned, frozenset()) == offered
+    fewer = Target("prod-shanghai", product="a1Gateway01", devices=devices[1:])
+    assert await store.fetch_pending("job.cancel", fewer, frozenset()) is None
+
+
+async def offering(store: SqlStore, number: int, *jobs: str, target: Target = TARGET, minutes: float = 0) -> Proposal:
+    """A proposal whose offer names these batches."""
+    asked = proposal(
+        proposal_id=f"p{number}",
+        target=target,
+        params=frozenset({f"{number}"}),
+        created_at=AT - timedelta(minutes=minutes),
+    )
+    parts = [part(job=job(job_id=each)) for each in jobs]
+    offered = advance(asked, Offered(offer(offer_id=f"{number:032x}", preview=preview(*parts, target=target))), AT)
+    assert await saved(store, None, asked)
+    assert await saved(store, asked, offered)
+    return offered
+
+
+async def test_what_is_not_finished_on_a_batch_is_found_oldest_first(store: SqlStore) -> None:
+    firmware = Target("prod-shanghai", firmware="fw-421")
+    late, early = await offering(store, 1, "a", "b", target=firmware), await offering(store, 2, "b", minutes=5)
+    await offering(store, 3, "b", target=Target("prod-beijing", "b"))
+    assert await store.fetch_on_jobs("prod-shanghai", ["b", "c"]) == (early, late)
+    assert await store.fetch_on_jobs("prod-shanghai", ["a", "b"]) == (early, late)
+    assert await store.fetch_on_jobs("prod-shanghai", ["c"]) == ()
+    assert await store.fetch_on_jobs("prod-shanghai", []) == ()
+    ended = advance(early, Ended(Outcome(OutcomeCode.DISMISSED, Notice("over"))), AT)
+    assert await saved(store, early, ended)
+    assert await store.fetch_on_jobs("prod-shanghai", ["b"]) == (late,)
+
+
+async def test_a_batch_that_an_earlier_offer_named_stays_named(store: SqlStore) -> None:
+    first = await offering(store, 1, "a", "b")
+    second = advance(first, Offered(offer(offer_id="f" * 32, preview=preview(part(job=job(job_id="b"))))), AT)
+    assert await saved(store, first, second)
+    for name in ("a", "b"):
+        assert await store.fetch_on_jobs("prod-shanghai", [name]) == (second,)
+
+
+async def test_a_batch_that_joined_at_the_last_look_is_named_too_and_calls_are_read_with_it(store: SqlStore) -> None:
+    offered = await offering(store, 1, "a")
+    approved = advance(offered, Confirmed(f"{1:032x}", "U1", decision(), PLACE), AT)
+    grown = tuple(Step(StepKind.CANCEL_TASKS, Target("prod-shanghai", name), STOPPABLE) for name in ("a", "b"))
+    calling = advance(approved, Called(intent("n1"), preview(), grown), AT)
+    assert await saved(store, offered, approved)
+    assert await store.fetch_on_jobs("prod-shanghai", ["b"]) == ()
+    assert await saved(store, approved, calling)
+    assert await store.fetch_on_jobs("prod-shanghai", ["b"]) == (calling,)
+
+
+async def test_an_offer_that_lost_the_race_names_nothing(store: SqlStore) -> None:
+    before = proposal()
+    assert await saved(store, None, before)
+    assert await saved(store, before, advance(before, Offered(offer()), AT))
+    slower = offer(offer_id="1" * 32, preview=preview(part(job=job(job_id="b"))))
+    assert not await saved(store, before, advance(before, Offered(slower), AT))
+    assert await store.fetch_on_jobs("prod-shanghai", ["b"]) == ()
+
+
+async def test_a_proposal_is_found_by_how_its_id_begins_and_signs_mean_themselves(store: SqlStore) -> None:
+    made = [proposal(proposal_id=each) for each in ("abc1", "abc2", "abd1", "a_c1", "a%c1")]
+    for each in made:
+        assert await saved(store, None, each)
+    assert await store.fetch_beginning("abd") == (made[2],)
+    assert await store.fetch_beginning("abc1") == (made[0],)
+    assert await store.fetch_beginning("a_") == (made[3],)
+    assert await store.fetch_beginning("a%") == (made[4],)
+    assert len(await store.fetch_beginning("ab")) == 2
+    assert len(await store.fetch_beginning("")) == 2
+    for strange in ("abc11", "ABD", "%", "x", "\\"):
+        assert await store.fetch_beginning(strange) == ()
 
 
 async def test_a_nonce_is_never_kept_twice(store: SqlStore) -> None:
@@ -162,8 +259,8 @@ async def test_where_a_proposal_shows_is_kept(store: SqlStore) -> None:
     await walk(store)
     assert await store.fetch_surface("p1") == Surface()
     await store.save_surface("p1", Surface("C1", "1.1"))
-    await store.save_surface("p1", Surface("C1", "1.1", "1.2"))
-    assert await store.fetch_surface("p1") == Surface("C1", "1.1", "1.2")
+    await store.save_surface("p1", Surface("C1", "1.1", "1.2", "1.3"))
+    assert await store.fetch_surface("p1") == Surface("C1", "1.1", "1.2", "1.3")
 
 
 async def test_an_audit_entry_is_kept_in_its_canonical_bytes(store: SqlStore, database: Database) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog
-from sqlalchemy import text
 
 from bot.errors import (
-    CloudError,
     CloudLost,
     CloudRefused,
     CloudThrottled,
@@ -22,229 +19,31 @@ from bot.errors import (
     StoreUnavailable,
     Unidentified,
 )
-from bot.exchange import Ask, Choice, Click, PostKind
+from bot.exchange import Choice, Click, PostKind
 from bot.model import (
-    Actor,
     Counts,
-    Intent,
-    Job,
     JobKind,
     JobState,
-    Notice,
     OutcomeCode,
     Place,
-    Receipt,
-    Step,
     StepKind,
     Target,
     TaskState,
 )
 from bot.operations import Operations, Repeat
-from bot.ops.jobs import OPERATIONS
-from bot.policy.load import Policy, load
-from bot.ports import Person, Purpose
-from bot.proposals import Call, CallAnswer, Proposal, State
-from bot.storage.database import Database, open_database
-from bot.storage.migrations import upgrade
-from bot.storage.store import SqlStore
-from bot.workflow.means import Means, Timings
+from bot.ops import KNOWN
+from bot.policy.load import load
+from bot.proposals import Call, CallAnswer, State
 from bot.workflow.road import ATTEMPTS, Road
 from tests.conftest import Clock
-from tests.values import TARGET, delivery, intent, job, offer, preview, proposal
-
-KNOWN = Operations.of(OPERATIONS)
-RULES = """
-instances:
-  prod-shanghai: {region: cn-shanghai, account: a, channel: C0INCIDENT}
-  staging: {region: ap-southeast-1, account: a}
-rules:
-- {name: read, allow: [reads], who: [anyone]}
-- {name: stop, allow: [changes], who: [U0ONCALLA1, U0ONCALLB2], where: {instances: [prod-*]}}
-- {name: why, require: {reason: true}, for: [changes], when: {devices: {more_than: 500}}}
-- {name: never, deny: [changes], when: {devices: {more_than: 5000}}}
-"""
-
-
-def told(error: CloudError) -> Notice:
-    return Notice(f"Because: {error}.", reference=getattr(error, "request_id", None))
-
-
-@dataclass
-class Cloud:
-    """Answers what it was told to. `answers` are given to sends in order; then every send is accepted."""
-
-    clock: Clock
-    job: Job = field(default_factory=job)
-    counts: dict[TaskState, int | None] = field(
-        default_factory=lambda: dict.fromkeys(TaskState, 0) | {TaskState.QUEUED: 9}
-    )
-    answers: list[CloudError] = field(default_factory=list)
-    is_obeyed: bool = True
-    read_errors: list[CloudError] = field(default_factory=list)
-    count_errors: list[CloudError] = field(default_factory=list)
-    sent: list[Intent] = field(default_factory=list)
-    has_key: bool = True
-    on_send: Callable[[], None] = lambda: None
-    on_read: Callable[[], None] = lambda: None
-
-    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
-        self.on_read()
-        if self.read_errors:
-            raise self.read_errors.pop(0)
-        return self.job
-
-    async def fetch_counts(
-        self, target: Target, states: Sequence[TaskState], *, purpose: Purpose = Purpose.PREVIEW, in_order: bool = False
-    ) -> Counts:
-        if self.count_errors:
-            raise self.count_errors.pop(0)
-        return Counts({state: self.counts[state] for state in states}, self.clock())
-
-    def prepare(self, step: Step) -> Intent:
-        if not self.has_key:
-            raise CloudRefused("otabrake.NoCredentials", "no key")
-        return intent(
-            f"n{len(self.sent)}-{self.clock().timestamp()}",
-            step=step,
-            date=self.clock(),
-            deadline=self.clock() + timedelta(seconds=10),
-        )
-
-    async def send(self, intent: Intent) -> Receipt:
-        self.sent.append(intent)
-        self.on_send()
-        if self.answers:
-            raise self.answers.pop(0)
-        self.obey(intent.step)
-        return Receipt(f"RID{len(self.sent)}")
-
-    def obey(self, step: Step) -> None:
-        if step.kind is StepKind.CANCEL_STRATEGY:
-            self.job = replace(self.job, state=JobState.CANCELED)
-        elif self.is_obeyed:
-            self.counts[TaskState.CANCELED] = (self.counts[TaskState.CANCELED] or 0) + (
-                self.counts[TaskState.QUEUED] or 0
-            )
-            self.counts[TaskState.QUEUED] = 0
-
-    def explain(self, error: Exception, target: Target) -> Notice:
-        assert isinstance(error, CloudError)
-        return told(error)
-
-    def command_line(self, step: Step) -> str:
-        return f"aliyun iot --JobId {step.target.job}"
-
-
-@dataclass
-class Crowd:
-    """Everybody is who they say, unless the test says otherwise."""
-
-    clock: Clock
-    trouble: Exception | None = None
-
-    async def identify(self, user_id: str, *, max_age_seconds: float) -> Person:
-        if self.trouble is not None:
-            raise self.trouble
-        return Person(Actor(user_id, frozenset(), self.clock()))
-
-
-class Quiet:
-    def wake(self) -> None:
-        """Nobody waits: the tests read what is owed from the store."""
-
-
-@dataclass
-class World:
-    clock: Clock
-    cloud: Cloud
-    crowd: Crowd
-    store: SqlStore
-    database: Database
-    means: Means
-    policy: list[Policy | None]
-    ids: int = 0
-
-    async def ask(self, verb: str = "job.cancel", **bent: Any) -> Proposal | None:
-        """Somebody asks; the proposal that came of it."""
-        self.ids += 1
-        content = Ask(verb, TARGET.job, **({"reason": "it bricks"} | bent))
-        await self.take(delivery(f"ask{self.ids}", content=content, received_at=self.clock()))
-        return await self.last()
-
-    async def click(
-        self, choice: Choice = Choice.CONFIRM, *, user: str = "U0ONCALLA1", offer_id: str | None = None
-    ) -> Proposal:
-        self.ids += 1
-        waiting = await self.last()
-        assert waiting is not None
-        assert waiting.offer is not None
-        reply_to = replace(delivery().reply_to, user_id=user)
-        content = Click(choice, offer_id or waiting.offer.offer_id)
-        await self.take(delivery(f"click{self.ids}", content=content, reply_to=reply_to, received_at=self.clock()))
-        after = await self.last()
-        assert after is not None
-        return after
-
-    async def take(self, what: Any) -> None:
-        async with Road(self.means) as road:
-            assert await road.receive(what)
-            await road.drain()
-
-    async def go_on(self) -> Proposal:
-        """A new process finds what is to be done in the database."""
-        async with Road(self.means) as road:
-            await road.sweep_once()
-            await road.drain()
-        after = await self.last()
-        assert after is not None
-        return after
-
-    async def last(self) -> Proposal | None:
-        statement = text("SELECT proposal_id FROM proposals ORDER BY created_at DESC, proposal_id DESC LIMIT 1")
-        found = await self.database.read(lambda connection: connection.scalar(statement))
-        return await self.store.fetch_proposal(found) if found else None
-
-    async def said(self, *kinds: PostKind) -> str:
-        owed = [each.post for each in await self.store.fetch_owed()]
-        notices = [post.notice for post in owed if post.notice and (not kinds or post.kind in kinds)]
-        return "\n".join("\n".join((notice.text, *notice.lines, notice.command or "")) for notice in notices)
-
-    async def keep(self, bent: Proposal) -> None:
-        """Puts a proposal into the database as a process that is gone would have left it."""
-        from bot.ports import Transition
-
-        assert await self.store.save(Transition(None, bent, ()))
+from tests.values import delivery, intent, job, offer, preview, proposal
+from tests.world import RULES, World, living_world, outcome
 
 
 @pytest.fixture
 async def world(clock: Clock, sqlite_url: str) -> AsyncIterator[World]:
-    database = open_database(sqlite_url)
-    await upgrade(database)
-    store = SqlStore(database, clock=clock)
-    cloud, crowd = Cloud(clock), Crowd(clock)
-    policy: list[Policy | None] = [load({"p.yaml": RULES.encode()}, operations=KNOWN)]
-    ids = iter(f"{number:032x}" for number in range(1, 1000))
-    means = Means(
-        store=store,
-        reads=cloud,
-        changes=cloud,
-        words=cloud,
-        people=crowd,
-        notifier=Quiet(),
-        operations=KNOWN,
-        policy=lambda: policy[0],
-        clock=clock,
-        new_id=lambda: next(ids),
-        sleep=clock.sleep,
-        log=structlog.get_logger(),
-        timings=Timings(sweep_seconds=3600),
-    )
-    yield World(clock, cloud, crowd, store, database, means, policy)
-    await database.close()
-
-
-def outcome(after: Proposal | None) -> OutcomeCode | None:
-    return after.outcome.code if after is not None and after.outcome is not None else None
+    async with living_world(clock, sqlite_url) as made:
+        yield made
 
 
 async def test_a_yes_leads_to_one_call_and_a_last_line(world: World) -> None:
@@ -283,8 +82,8 @@ async def test_a_count_that_cannot_be_read_again_keeps_the_offers_value(world: W
     world.cloud.count_errors = [CloudLost("timeout")]
     after = await world.click()
     assert outcome(after) is OutcomeCode.STOPPED
-    assert after.baseline is not None
-    assert after.baseline.by_state[TaskState.QUEUED] == 9
+    assert after.called is not None
+    assert after.called.counts.by_state[TaskState.QUEUED] == 9
 
 
 async def test_a_rollout_that_cannot_be_read_again_is_not_called(world: World) -> None:
@@ -456,7 +255,7 @@ async def test_a_goal_not_reached_is_called_for_again_three_times_at_most(world:
 
 
 async def test_what_must_never_be_repeated_is_sent_once_even_if_its_answer_is_lost(world: World) -> None:
-    once = Operations.of(replace(operation, repeat=Repeat.NEVER) for operation in OPERATIONS)
+    once = Operations.of(replace(operation, repeat=Repeat.NEVER) for operation in KNOWN.by_name.values())
     world.means = replace(world.means, operations=once)
     await world.ask()
     world.cloud.answers = [CloudLost("timeout")]
@@ -492,7 +291,7 @@ async def test_a_halt_goes_on_with_its_second_step_after_a_crash_however_long_ag
         offer=halting,
         confirmed_by="U0ONCALLA1",
         approved_at=world.clock(),
-        baseline=Counts(dict(world.cloud.counts), world.clock()),
+        called=preview(counts=Counts(dict(world.cloud.counts), world.clock())),
         calls=(Call(0, 1, intent("n-left"), CallAnswer.ACCEPTED, "RID"),),
         steps_done=1,
     )
@@ -654,7 +453,7 @@ async def test_an_intent_without_an_answer_is_sent_again_after_a_crash(world: Wo
         offer=offer(expires_at=world.clock() + timedelta(minutes=15)),
         confirmed_by="U0ONCALLA1",
         approved_at=world.clock(),
-        baseline=Counts(dict(world.cloud.counts), world.clock()),
+        called=preview(counts=Counts(dict(world.cloud.counts), world.clock())),
         calls=(Call(0, 1, intent("n-left", date=world.clock(), deadline=world.clock() + timedelta(seconds=10))),),
     )
     await world.keep(left)
@@ -670,7 +469,7 @@ async def test_a_follow_goes_on_after_a_crash(world: World) -> None:
         offer=offer(),
         confirmed_by="U0ONCALLA1",
         approved_at=world.clock(),
-        baseline=Counts(dict.fromkeys(TaskState, 0) | {TaskState.QUEUED: 9}, world.clock()),
+        called=preview(counts=Counts(dict.fromkeys(TaskState, 0) | {TaskState.QUEUED: 9}, world.clock())),
         calls=(Call(0, 1, intent("n-left"), CallAnswer.ACCEPTED, "RID"),),
         steps_done=1,
         follow_until=world.clock() + timedelta(minutes=15),
@@ -697,7 +496,7 @@ async def test_a_deferred_attempt_goes_on_after_a_crash_if_there_is_time(
         offer=offer(),
         confirmed_by="U0ONCALLA1",
         approved_at=world.clock(),
-        baseline=Counts(dict(world.cloud.counts), world.clock()),
+        called=preview(counts=Counts(dict(world.cloud.counts), world.clock())),
         calls=(Call(0, 1, intent("n-left"), answer, detail="The cloud was busy."),),
     )
     await world.keep(left)

@@ -17,6 +17,7 @@ from bot.model import (
     JobKind,
     JobState,
     Offer,
+    Part,
     Place,
     Preview,
     Step,
@@ -46,9 +47,15 @@ def counts(*, at: datetime = AT, **numbers: int | None) -> Counts:
     return Counts({state: numbers.get(state.name, 0) for state in TaskState}, at)
 
 
-def preview(**bent: Any) -> Preview:
-    made = Preview(TARGET, job(), counts(QUEUED=212, NOTIFIED=30, IN_PROGRESS=12, SUCCEEDED=146), STOPPABLE)
+def part(**bent: Any) -> Part:
+    """One batch; `bent` bends its job, counts, touches or tasks."""
+    made = Part(job(), counts(QUEUED=212, NOTIFIED=30, IN_PROGRESS=12, SUCCEEDED=146), STOPPABLE)
     return replace(made, **bent)
+
+
+def preview(*parts: Part, target: Target = TARGET, left_out: int = 0, **bent: Any) -> Preview:
+    """A preview of these batches, or of one, bent."""
+    return Preview(target, parts or (part(**bent),), left_out)
 
 
 def decision(**bent: Any) -> Decision:
@@ -75,7 +82,7 @@ def proposal(**bent: Any) -> Proposal:
 
 
 def intent(nonce: str = "n1", **bent: Any) -> Intent:
-    step = Step(StepKind.CANCEL_TASKS, TARGET, STOPPABLE)
+    step = Step(StepKind.CANCEL_TASKS, Target("prod-shanghai", TARGET.job, "fw-421", "a1Gateway01"), STOPPABLE)
     return replace(Intent(step, nonce, AT, "testid", AT + timedelta(seconds=10)), **bent)
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Never
 from xml.etree.ElementTree import Element, ParseError
 
-from bot.errors import CloudLost, CloudRefused, CloudThrottled
+from bot.errors import CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
 
 CLOCK_OFF = "invalidtimestamp.expired"
 _TOO_MANY = "iot.common.toomanyrequest"
@@ -25,10 +26,29 @@ _BROKEN = frozenset(
 _EMPTY_CODES = frozenset(("", "200", "success", "ok"))
 _XML_DEPTH = 32
 MAX_MESSAGE_CHARACTERS = 300
+_MAX_FACT_CHARACTERS = 100
+
+
+class NotMade(CloudUnreachable):
+    """The call was not made, for a reason on our side; the network has no part in it. The text is a clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """What RAM told about a refusal, as far as it did ("" is not told), in its own words.
+
+    `kind` is ImplicitDeny (nothing allows it) or ExplicitDeny (a policy forbids it). The encoded message that comes
+    with these is left out: whoever may decode it learns more than belongs into a channel.
+    """
+
+    action: str = ""
+    principal: str = ""
+    kind: str = ""
+    policy_type: str = ""
 
 
 class Refusal(CloudRefused):
-    """A refusal with what only this edge knows: the refused action, and how far our clock is ahead if that is why."""
+    """A refusal with what only this edge knows: the refused action, what RAM told of it, how far our clock is ahead."""
 
     def __init__(
         self,
@@ -39,9 +59,11 @@ class Refusal(CloudRefused):
         status: int | None = None,
         action: str | None = None,
         clock_ahead_seconds: float | None = None,
+        denial: Denial | None = None,
     ) -> None:
         super().__init__(code, message, request_id=request_id, status=status)
         self.action = action
+        self.denial = denial
         self.clock_ahead_seconds = clock_ahead_seconds
 
 
@@ -70,6 +92,7 @@ def read_answer(
         status=status,
         action=action,
         clock_ahead_seconds=ahead,
+        denial=_denial(fields.get("accessdenieddetail")),
     )
 
 
@@ -158,6 +181,15 @@ def _raise_if_passing(
         )
     if status >= 500 or name in _BROKEN:
         raise CloudLost(f"HTTP {status}, {code or 'no code'}: {message}", request_id=request_id)
+
+
+def _denial(detail: object) -> Denial | None:
+    if not isinstance(detail, dict):
+        return None
+    given = folded(detail)
+    names = ("authaction", "authprincipaldisplayname", "nopermissiontype", "policytype")
+    denial = Denial(*(plain_text(given.get(name))[:_MAX_FACT_CHARACTERS] for name in names))
+    return None if denial == Denial() else denial
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -13,17 +13,22 @@ import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.request import getproxies
 
 import httpx
 
-from bot.alibaba.answers import read_answer
+from bot.alibaba.answers import NotMade, read_answer
 from bot.alibaba.credentials import Credentials
 from bot.alibaba.signing import Acs3Auth, RpcAuth, canonical_query
+from bot.alibaba.wire import WireTransport
 from bot.errors import CloudLost, CloudUnreachable
 
 VERSION = "2018-01-20"
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
 _CONNECTIONS = 50
+_IDLE_SECONDS = 30.0
+_PROXIES = {"http", "https", "all"}
 # Waiting for a connection, TCP and TLS must together give up before the whole call does: only then is it certain that
 # nothing was sent.
 _POOL_SHARE = 0.2
@@ -51,13 +56,20 @@ def open_http() -> httpx.AsyncClient:
 
     return httpx.AsyncClient(
         verify=context,
+        # Where the environment names a proxy, httpx's own transport knows the way.
+        transport=None if _PROXIES & getproxies().keys() else _transport(context),
         event_hooks={"request": [prepare_tls]},
         # Without cookies a call that is sent again has the same bytes, and instances cannot mix.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"user-agent": "otabrake", "accept-encoding": "identity"},
-        limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=30),
+        limits=httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
         timeout=httpx.Timeout(10),
     )
+
+
+def _transport(context: ssl.SSLContext) -> WireTransport:
+    most_bytes = _MAX_HEAD_BYTES + MAX_ANSWER_BYTES
+    return WireTransport(context, most=_CONNECTIONS, idle_seconds=_IDLE_SECONDS, most_bytes=most_bytes)
 
 
 def _load_authorities(context: ssl.SSLContext) -> None:
@@ -112,7 +124,7 @@ class AlibabaClient:
         except _NOT_SENT as error:
             raise CloudUnreachable(f"{type(error).__name__}: {error}"[:300]) from None
         except (httpx.InvalidURL, UnicodeEncodeError):
-            raise CloudUnreachable("the call cannot be put into a URL; nothing was sent") from None
+            raise NotMade("it cannot be put into a URL") from None
         except httpx.HTTPError as error:
             raise CloudLost(f"the connection broke before the answer was complete ({type(error).__name__})") from None
         return read_answer(body, status=status, headers=headers, action=action, sent_date=date)

@@ -1,288 +1,237 @@
-"""The cloud's refusals and failures put for people, and our calls put as lines for a terminal.
+"""The cloud's refusals and failures put for people: the table of `meanings`, filled in with what this call was about.
 
-A table: code → what happened, what to do, who can do it. Codes compare without regard to case, a key that ends in ``.``
-or ``*`` stands for all codes that begin so. A code that is not listed passes through with its message. The cloud's own
-words are foreign text: one line, cut, plain. https://www.alibabacloud.com/help/doc-detail/87387.htm
+A code that is not listed passes through with its message. The cloud's own words are foreign text: one line, cut, plain.
+The RequestId, where there is one, is the notice's reference. https://www.alibabacloud.com/help/doc-detail/87387.htm
 """
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+import re
 
-from bot.alibaba.answers import Refusal, plain_text
-from bot.alibaba.iot import cancel_flags, touched
+from bot.alibaba.answers import Denial, NotMade, Refusal, plain_text
+from bot.alibaba.changes import ACTIONS, INCOMPLETE
+from bot.alibaba.command_lines import command_line, host_of
+from bot.alibaba.key_sources import KEY_ENDED, KEY_UNAVAILABLE
+from bot.alibaba.meanings import (
+    GATEWAY,
+    LOST,
+    NOT_MADE,
+    OPERATOR,
+    SERVICE,
+    THROTTLED,
+    UNREACHABLE,
+    YOU,
+    Meaning,
+    folded_table,
+)
+from bot.alibaba.ota_meanings import OTA, PRODUCTS_AND_DEVICES
 from bot.errors import CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
-from bot.model import Instance, Notice, Step, StepKind, Target
+from bot.model import Instance, Notice, Target
+
+__all__ = ["BAD_ENDPOINT", "KEY_CHANGED", "NO_CREDENTIALS", "UNKNOWN_INSTANCE", "command_line", "explain"]
 
 KEY_CHANGED = "otabrake.KeyChanged"
 UNKNOWN_INSTANCE = "otabrake.UnknownInstance"
 NO_CREDENTIALS = "otabrake.NoCredentials"
 BAD_ENDPOINT = "otabrake.BadEndpoint"
 
-_OPERATOR = "whoever runs otabrake"
-_ACCOUNT = "an administrator of the Alibaba Cloud account"
-_YOU = "you"
-_ACTIONS = ("QueryOTAJob", "ListOTATaskByJob", "CancelOTATaskByJob", "CancelOTAStrategyByJob")
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What happened, what to do, and who can; ``{job}``, ``{instance}``, ``{prefix}`` … are filled in."""
-
-    happened: str
-    remedy: str
-    who: str
-
-
-_WRONG_KEY = _Meaning(
-    "Alibaba Cloud does not accept the access key of instance {instance}.",
-    "Check {prefix}_ACCESS_KEY_ID and {prefix}_ACCESS_KEY_SECRET, and that the key is enabled in the RAM console; "
-    "then restart otabrake.",
-    _OPERATOR,
-)
-_WRONG_TOKEN = _Meaning(
-    "Alibaba Cloud does not accept the STS token of instance {instance}: it has expired or belongs to another key.",
-    "Renew {prefix}_ACCESS_KEY_ID, {prefix}_ACCESS_KEY_SECRET and {prefix}_SECURITY_TOKEN together; then restart "
-    "otabrake.",
-    _OPERATOR,
-)
-_WRONG_SIGNATURE = _Meaning(
-    "Alibaba Cloud does not accept the signature of calls to instance {instance}.",
-    "Most often the secret is wrong: check {prefix}_ACCESS_KEY_SECRET for a missing or extra character; then restart "
-    "otabrake. A proxy that rewrites requests has the same effect.",
-    _OPERATOR,
-)
-_NO_INSTANCE = _Meaning(
-    "Alibaba Cloud does not know the IoT instance of {instance}: id {instance_id} in region {region}.",
-    "Check instance_id and region of {instance} in the policy folder against the Overview page of the IoT console. "
-    "An instance that shows an id there needs instance_id; one that shows none must have none.",
-    _OPERATOR,
-)
-_DENIED = _Meaning(
-    "The access key of instance {instance} may not do this: RAM denies {actions}.",
-    'Add to the RAM user\'s policy: {{"Effect":"Allow","Action":[{quoted_actions}],"Resource":"*"}}',
-    _ACCOUNT,
-)
-_CLOCK = _Meaning(
-    "The clock of the machine that runs otabrake is off by {skew}, and Alibaba Cloud refuses such calls.",
-    "Set that machine's clock by NTP (for example: timedatectl set-ntp true), then ask again.",
-    _OPERATOR,
-)
-_OVER = _Meaning("Job {job} is over already ({code}).", "See what its devices did: /ota status {job}", _YOU)
-_ARREARS = _Meaning(
-    "The Alibaba Cloud account of instance {instance} is in arrears, and its API calls are refused.",
-    "Settle the bill in the Alibaba Cloud console, then ask again.",
-    _ACCOUNT,
-)
-_FORMAT = _Meaning(
-    "Alibaba Cloud does not accept a value of this call ({code}).",
-    "Check the job id for a missing or extra character. If it is right, this is a defect of otabrake: report it with "
-    "the RequestId.",
-    _YOU,
-)
-
-_MEANINGS = {
-    "invalidaccesskeyid.": _WRONG_KEY,
-    "forbidden.accesskeydisabled": _WRONG_KEY,
-    "incompletesignature": _WRONG_SIGNATURE,
-    "signaturedoesnotmatch": _WRONG_SIGNATURE,
-    "missingsecuritytoken": _WRONG_TOKEN,
-    "invalidsecuritytoken.": _WRONG_TOKEN,
-    "invalidtimestamp.expired": _CLOCK,
-    "forbidden": _DENIED,
-    "forbidden.ram": _DENIED,
-    "nopermission": _DENIED,
-    "iot.common.ramactionpermissiondeny": _DENIED,
-    "iot.common.authactionpermissiondeny": _Meaning(
-        "The account of instance {instance} does not own what this call names.",
-        "Check that job {job} belongs to instance {instance}; name another with: on <instance>",
-        _YOU,
-    ),
-    "iot.sre.iotinstancenotfound": _NO_INSTANCE,
-    "iot.system.instancenotfound": _NO_INSTANCE,
-    "iot.ota.instanceidmismatch": _NO_INSTANCE,
-    "iot.sre.iotinstancestatusforbidden": _Meaning(
-        "The IoT instance of {instance} is in a state that forbids API calls.",
-        "Look at its state in the IoT console (expired, stopped, being upgraded).",
-        _ACCOUNT,
-    ),
-    "iot.system.uidnotfound": _Meaning(
-        "The IoT Platform is not activated for the account of instance {instance}.",
-        "Check that {prefix}_ACCESS_KEY_ID belongs to the right account.",
-        _OPERATOR,
-    ),
-    "iot.system.billisoverdue": _ARREARS,
-    "insufficientbalance": _ARREARS,
-    "forbidden.riskcontrol": _Meaning(
-        "Alibaba Cloud's risk control blocks the account of instance {instance}.",
-        "Open a ticket with Alibaba Cloud and name the RequestId.",
-        _ACCOUNT,
-    ),
-    "iot.common.apinotsupportedininstance": _Meaning(
-        "The IoT instance of {instance} is of a type that has no OTA (such as an MQTT instance).",
-        "Name the instance that the rollout runs on: on <instance>",
-        _YOU,
-    ),
-    "iot.ota.invalidjobid": _Meaning(
-        "Instance {instance} has no job {job}.",
-        "Check the job id for a missing character (capitals count), or name another instance: on <instance>",
-        _YOU,
-    ),
-    "iot.ota.jobcanceled": _OVER,
-    "iot.ota.jobhascanceled": _OVER,
-    "iot.ota.jobhasfinished": _OVER,
-    "iot.ota.nodynamicjob": _Meaning(
-        "Job {job} is not a dynamic rollout, so it has no strategy to cancel.",
-        "Cancel its tasks instead: /ota cancel {job}",
-        _YOU,
-    ),
-    "iot.ota.strategynotfound": _Meaning(
-        "Job {job} has no strategy any more.", "Cancel its tasks instead: /ota cancel {job}", _YOU
-    ),
-    "signaturenonceused": _Meaning(
-        "Alibaba Cloud has seen this very call before.",
-        "The first copy of it arrived. See what it did: /ota status {job}",
-        _YOU,
-    ),
-    "invalidproduct.notfound": _Meaning(
-        "The endpoint of instance {instance} does not serve IoT.",
-        "Check region and endpoint of {instance} in the policy folder.",
-        _OPERATOR,
-    ),
-    "invalidprotocol.needssl": _Meaning(
-        "The endpoint of instance {instance} wants https.", "Check its endpoint in the policy folder.", _OPERATOR
-    ),
-    "missing*": _FORMAT,
-    "invalidparameter*": _FORMAT,
-    "iot.system.illegalrequest": _FORMAT,
-    "iot.common.invalidformattedparameter": _FORMAT,
-    "iot.check.invalidformattedparameter": _FORMAT,
-    "iot.check.nullparameter": _FORMAT,
-    "iot.common.nullparameter": _FORMAT,
-    KEY_CHANGED.casefold(): _Meaning(
+OWN = {
+    KEY_CHANGED: Meaning(
         "The access key of instance {instance} was changed while this call was under way.",
-        "See what the call did (/ota status {job}), and ask again if devices still have to be stopped.",
-        _YOU,
+        "See what the call did ({see}), and ask again if devices still have to be stopped.",
+        YOU,
     ),
-    UNKNOWN_INSTANCE.casefold(): _Meaning(
+    UNKNOWN_INSTANCE: Meaning(
         "The policy has no instance {instance}.",
         "Check the name, or add the instance to the policy folder under instances.",
-        _YOU,
+        YOU,
     ),
-    NO_CREDENTIALS.casefold(): _Meaning(
+    NO_CREDENTIALS: Meaning(
         "There is no access key for instance {instance}.",
         "Set {prefix}_ACCESS_KEY_ID and {prefix}_ACCESS_KEY_SECRET, then restart otabrake.",
-        _OPERATOR,
+        OPERATOR,
     ),
-    BAD_ENDPOINT.casefold(): _Meaning(
-        "Instance {instance} cannot be called: {message}", "Correct it in the policy folder.", _OPERATOR
+    KEY_UNAVAILABLE: Meaning(
+        "The access key of instance {instance} could not be fetched ({message}).",
+        "Check the variables that begin with {prefix}_ and what they name. otabrake keeps trying: ask again.",
+        OPERATOR,
+    ),
+    KEY_ENDED: Meaning(
+        "The access key of instance {instance} has ended ({message}).",
+        "Check that what the variables beginning with {prefix}_ name still answers. otabrake keeps trying: ask again.",
+        OPERATOR,
+    ),
+    BAD_ENDPOINT: Meaning(
+        "Instance {instance} cannot be called: {message}", "Correct it in the policy folder.", OPERATOR
+    ),
+    INCOMPLETE: Meaning(
+        "The call could not be made: {message}.", "Ask again; if it stays so, make the change in the IoT console.", YOU
     ),
 }
-_PREFIXES = tuple((key.rstrip("*"), meaning) for key, meaning in _MEANINGS.items() if key.endswith((".", "*")))
-_THROTTLED = _Meaning(
-    "Alibaba Cloud accepts no more calls of this account just now ({code}).",
-    "Ask again in {pause}. If this comes often, another program uses up the account's calls.",
-    _YOU,
+_MEANINGS = folded_table(SERVICE, GATEWAY, OTA, PRODUCTS_AND_DEVICES, OWN)
+_BEGINNINGS = sorted(
+    ((code.rstrip("*"), meaning) for code, meaning in _MEANINGS.items() if code.endswith((".", "*"))),
+    key=lambda entry: len(entry[0]),
+    reverse=True,
 )
-_UNREACHABLE = _Meaning(
-    "Alibaba Cloud cannot be reached at {host} ({why}).",
-    "Check network, DNS, proxy and firewall between otabrake and that host.",
-    _OPERATOR,
+_READS = (
+    "QueryOTAJob",
+    "ListOTATaskByJob",
+    "ListOTAFirmware",
+    "QueryOTAFirmware",
+    "ListOTAJobByFirmware",
+    "ListOTAUnfinishedTaskByDevice",
 )
-_LOST = _Meaning(
-    "Alibaba Cloud's answer was lost ({why}), so what the call did is not known.",
-    "See what the devices do: /ota status {job}. If this comes often, check the network to {host}.",
-    _YOU,
-)
+_MAX_NAME_CHARACTERS = 120
+_ACTION = re.compile(r"iot:[A-Za-z0-9*]{1,80}")
 
 
 def explain(error: Exception, target: Target, instance: Instance | None) -> Notice:
     """What happened as a sentence; what to do and who can as lines; the RequestId as reference."""
     code = plain_text(error.code) if isinstance(error, CloudRefused) else ""
     message = plain_text(error.message) if isinstance(error, CloudRefused) else ""
+    reference = plain_text(getattr(error, "request_id", None)) or None
     meaning = _meaning_of(error, code)
-    request_id = getattr(error, "request_id", None)
-    reference = plain_text(request_id) or None
     if meaning is None:
         said = f"{code}: {message}" if message else code or type(error).__name__
         lines = ("Look the code up in Alibaba Cloud's documents, or open a ticket there with the RequestId.",)
         return Notice(f"Alibaba Cloud refused ({said}).", lines, reference=reference)
-    facts = _facts(error, target, instance) | {"code": code, "message": message}
-    # The service explains a wrong signature with the string that was signed, key id and all: not for a channel.
-    is_foreign = message and not code.startswith("otabrake.") and meaning is not _WRONG_SIGNATURE
-    quoted = (f"Alibaba Cloud says: {code}: {message}",) if is_foreign else ()
+    facts = {**_facts(error, instance), **_names(target), "code": code, "message": message}
+    quoted = (f"Alibaba Cloud says: {code}: {message}",) if _is_quotable(meaning, code, message) else ()
     return Notice(
         meaning.happened.format_map(facts),
-        (f"What to do: {meaning.remedy.format_map(facts)}", f"Who can: {meaning.who}", *quoted),
+        (
+            f"What to do: {meaning.remedy.format_map(facts)}",
+            f"Who can: {meaning.who}",
+            *_ram_says(_denial(error)),
+            *quoted,
+        ),
         reference=reference,
     )
 
 
-def command_line(step: Step, instance: Instance | None) -> str:
-    """The same change with Alibaba's own command line, quoted for a shell. Keys are taken from its own profile."""
-    is_strategy = step.kind is StepKind.CANCEL_STRATEGY
-    words = ["aliyun", "iot", "CancelOTAStrategyByJob" if is_strategy else "CancelOTATaskByJob"]
-    if instance is not None:
-        words += ["--region", instance.region]
-        if instance.endpoint:
-            words += ["--endpoint", _host_of(instance.endpoint)]
-        if instance.instance_id:
-            words += ["--IotInstanceId", instance.instance_id]
-    words += ["--JobId", step.target.job]
-    if not is_strategy:
-        for name, value in cancel_flags(**touched(step.touches)).items():
-            words += [f"--{name}", value]
-    return shlex.join(words)
+def _is_quotable(meaning: Meaning, code: str, message: str) -> bool:
+    return bool(message) and meaning.may_quote and not code.startswith("otabrake.")
 
 
-def _meaning_of(error: Exception, code: str) -> _Meaning | None:
+def _meaning_of(error: Exception, code: str) -> Meaning | None:
     if isinstance(error, CloudThrottled):
-        return _THROTTLED
+        return THROTTLED
     if isinstance(error, CloudUnreachable):
-        return _UNREACHABLE
+        return NOT_MADE if isinstance(error, NotMade) else UNREACHABLE
     if isinstance(error, CloudLost):
-        return _LOST
+        return LOST
     name = code.casefold()
-    return _MEANINGS.get(name) or next((meaning for prefix, meaning in _PREFIXES if name.startswith(prefix)), None)
+    return _MEANINGS.get(name) or next((meaning for start, meaning in _BEGINNINGS if name.startswith(start)), None)
 
 
-def _facts(error: Exception, target: Target, instance: Instance | None) -> dict[str, str]:
-    asked = error.action if isinstance(error, Refusal) else None
-    actions = [f"iot:{action}" for action in ([asked] if asked else _ACTIONS)]
+def _names(target: Target) -> dict[str, str]:
+    """What the call was about, in words that read right whatever of it is known."""
+    devices = target.name if target.devices else ""
+    job, firmware, product, devices = (
+        plain_text(part)[:_MAX_NAME_CHARACTERS] for part in (target.job, target.firmware, target.product, devices)
+    )
+    known = [("job", job), ("firmware", firmware), ("product", product), ("device", devices)]
+    named = {noun: f"{noun} {name}" for noun, name in known if name}
+    the_job = named.get("job", "the job")
     return {
-        "job": plain_text(target.job),
+        "the_job": the_job,
+        "The_job": the_job[0].upper() + the_job[1:],
+        **{f"no_{noun}": named.get(noun, f"such {noun}") for noun, _ in known},
+        "names": " and ".join(named.values()) or "what was typed",
+        "see": _look(target, job=job, firmware=firmware),
+        "cancel": f"/ota cancel {job or '<job>'}",
         "instance": plain_text(target.instance),
+    }
+
+
+def _look(target: Target, *, job: str, firmware: str) -> str:
+    """What to type to see how things are."""
+    if job:
+        return f"/ota status {job}"
+    if target.product and target.devices:
+        return f"/ota device {plain_text(target.product)} {plain_text(target.devices[0])}"
+    return f"/ota jobs {firmware}" if firmware else "/ota jobs"
+
+
+def _facts(error: Exception, instance: Instance | None) -> dict[str, str]:
+    actions = _refused_actions(error)
+    return {
         "instance_id": (instance.instance_id if instance else None) or "none",
+        "instance_remedy": _instance_remedy(instance),
         "region": instance.region if instance else "unknown",
         "host": _host(instance),
         "prefix": (instance.credentials if instance else None) or "ALIBABA_CLOUD",
         "actions": ", ".join(actions),
-        "quoted_actions": ",".join(f'"{action}"' for action in actions),
+        "to_whom": f" to {principal}" if (principal := _denial(error).principal) else "",
+        "permit": _permit(actions, _denial(error)),
         "skew": _skew(error),
         "pause": _pause(error),
         "why": plain_text(str(error)),
     }
 
 
+def _instance_remedy(instance: Instance | None) -> str:
+    where = "the Overview page of the IoT console"
+    if instance is not None and instance.instance_id is None:
+        return (
+            f"The policy folder gives {instance.name} no instance_id: copy the id from {where}. If it shows none, "
+            "check the region."
+        )
+    name = instance.name if instance else "the instance"
+    return (
+        f"Check instance_id and region of {name} in the policy folder against {where}. If it shows no id there, "
+        "instance_id must be left out."
+    )
+
+
+def _denial(error: Exception) -> Denial:
+    return (error.denial if isinstance(error, Refusal) else None) or Denial()
+
+
+def _refused_actions(error: Exception) -> list[str]:
+    """The refused action as RAM told it, or the one that was called; all that we ever need if neither is known."""
+    told = _denial(error).action
+    if _ACTION.fullmatch(told):
+        return [told]
+    asked = error.action if isinstance(error, Refusal) else None
+    return [f"iot:{action}" for action in ([asked] if asked else [*_READS, *ACTIONS.values()])]
+
+
+def _permit(actions: list[str], denial: Denial) -> str:
+    if denial.kind.casefold() == "explicitdeny":
+        return (
+            f"A policy forbids it: take {', '.join(actions)} out of the statement with Effect Deny. An Allow elsewhere "
+            "does not outweigh it."
+        )
+    quoted = ",".join(f'"{action}"' for action in actions)
+    statement = f'{{"Effect":"Allow","Action":[{quoted}],"Resource":"*"}}'
+    return f'Attach this policy to the RAM user or role: {{"Version":"1","Statement":[{statement}]}}'
+
+
+def _ram_says(denial: Denial) -> tuple[str, ...]:
+    told = [part for part in (denial.action, denial.principal, denial.kind, denial.policy_type) if part]
+    return (f"RAM says: {', '.join(told)}",) if told else ()
+
+
 def _host(instance: Instance | None) -> str:
     if instance is None:
         return "its endpoint"
-    return _host_of(instance.endpoint or f"iot.{instance.region}.aliyuncs.com")
-
-
-def _host_of(endpoint: str) -> str:
-    return urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}").netloc
+    return host_of(instance.endpoint or f"iot.{instance.region}.aliyuncs.com")
 
 
 def _skew(error: Exception) -> str:
     ahead = error.clock_ahead_seconds if isinstance(error, Refusal) else None
     if ahead is None:
         return "more than 15 minutes"
-    return f"{round(abs(ahead) / 60)} minutes ({'ahead' if ahead > 0 else 'behind'})"
+    minutes = round(abs(ahead) / 60)
+    much = f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
+    return f"{much} ({'ahead' if ahead > 0 else 'behind'})"
 
 
 def _pause(error: Exception) -> str:
     seconds = error.retry_after_seconds if isinstance(error, CloudThrottled) else None
-    return f"{max(1, round(seconds))} seconds" if seconds else "a few seconds"
+    if not seconds:
+        return "a few seconds"
+    whole = max(1, round(seconds))
+    return f"{whole} second" if whole == 1 else f"{whole} seconds"

@@ -1,8 +1,8 @@
-"""An access key of Alibaba Cloud, and where an instance's key stands in the environment.
+"""An access key of Alibaba Cloud, and how one that is written out stands in the environment.
 
-Only static keys and STS tokens: no metadata service, no profile files, no background refresh. The environment itself is
-read by `bot.settings`, which passes it here as a mapping. Names of the variables: those of Alibaba's own SDKs, and the
-same with an instance's prefix instead of ``ALIBABA_CLOUD``.
+Only keys and STS tokens as they are: what has to be fetched (roles, profiles, services) is in `key_settings`. The
+environment itself is read by `bot.settings`, which passes it here as a mapping. Names of the variables: those of
+Alibaba's own SDKs, and the same with an instance's prefix instead of ``ALIBABA_CLOUD``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bot.errors import ConfigurationError
 
-_DEFAULT_PREFIX = "ALIBABA_CLOUD"
+DEFAULT_PREFIX = "ALIBABA_CLOUD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def credentials_from(environ: Mapping[str, str], prefix: str | None) -> Credenti
 
     Raises `ConfigurationError` with a sentence for each variable that is missing, empty or damaged.
     """
-    stem = prefix or _DEFAULT_PREFIX
+    stem = prefix or DEFAULT_PREFIX
     key_id, secret, token = (
         environ.get(f"{stem}_{name}", "").strip() for name in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SECURITY_TOKEN")
     )

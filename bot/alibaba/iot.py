@@ -1,31 +1,32 @@
 """Typed calls of the IoT Platform (2018-01-20) for one instance, and where an instance is reached.
 
-Six operations, in the API's own words. No retries, no budget, no words for people.
-https://www.alibabacloud.com/help/doc-detail/147909.htm (cancel), 147905 (strategy), 30560 (endpoints)
+Reads in the API's own words, and `make` for every `Change`. No retries, no budget, no words for people.
+https://www.alibabacloud.com/help/doc-detail/147900.htm (QueryOTAJob), 149636 (ListOTATaskByJob), 147891
+(ListOTAJobByFirmware), 30560 (endpoints)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from bot.alibaba.answers import folded, plain_text
+from bot.alibaba.changes import Change
 from bot.alibaba.client import AlibabaClient
 from bot.alibaba.records import (
-    FirmwarePage,
-    JobPage,
+    OtaFirmware,
     OtaJob,
-    TaskPage,
+    OtaTask,
+    Page,
     read_firmware,
     read_job,
-    read_paging,
-    read_rows,
+    read_page,
     read_task,
 )
 from bot.errors import CloudLost, ConfigurationError
-from bot.model import REGIONS, Instance, Receipt, Touch
+from bot.model import REGIONS, Instance, Receipt
 
 HOSTS = {region: f"iot.{region}.aliyuncs.com" for region in REGIONS}
 """The regions that serve IoT, each with its host."""
@@ -79,69 +80,53 @@ class Iot:
         self._instance_id = instance_id
         self._new_stamp = new_stamp
 
-    async def cancel_ota_task_by_job(
-        self,
-        *,
-        job_id: str,
-        scheduled: bool | None = None,
-        queued: bool | None = None,
-        notified: bool | None = None,
-        in_progress: bool | None = None,
-        unconfirmed: bool | None = None,
-        stamp: Stamp | None = None,
-        timeout_seconds: float = _CALL_SECONDS,
+    async def make(
+        self, change: Change, *, stamp: Stamp | None = None, timeout_seconds: float = _CALL_SECONDS
     ) -> Receipt:
-        """Cancels a batch's tasks. A flag that is None is not sent, False is sent as false; one must be True.
-
-        Raises ValueError if none is. The difference counts for `unconfirmed`: left out, the cloud cancels CONFIRM tasks
-        along with queued ones.
-        """
-        flags = cancel_flags(
-            scheduled=scheduled, queued=queued, notified=notified, in_progress=in_progress, unconfirmed=unconfirmed
-        )
-        if "true" not in flags.values():
-            raise ValueError("a cancel call must name at least one kind of task")
-        answer = await self._call("CancelOTATaskByJob", {"JobId": job_id, **flags}, stamp, timeout_seconds)
-        return Receipt(plain_text(answer.get("requestid")) or None)
-
-    async def cancel_ota_strategy_by_job(
-        self, *, job_id: str, stamp: Stamp | None = None, timeout_seconds: float = _CALL_SECONDS
-    ) -> Receipt:
-        """Stops a dynamic batch from matching new devices. Says nothing about the tasks it already has."""
-        answer = await self._call("CancelOTAStrategyByJob", {"JobId": job_id}, stamp, timeout_seconds)
+        """Makes a change, with the stamp of its intent if it has one. The receipt says nothing about the devices."""
+        answer = await self._call(change.action, change.params, stamp, timeout_seconds)
         return Receipt(plain_text(answer.get("requestid")) or None)
 
     async def query_ota_job(self, *, job_id: str, timeout_seconds: float = _CALL_SECONDS) -> OtaJob:
         answer = await self._call("QueryOTAJob", {"JobId": job_id}, None, timeout_seconds)
-        data = answer.get("data")
-        if not isinstance(data, dict) or not data:
-            raise CloudLost(
-                "the answer holds no description of the job", request_id=plain_text(answer.get("requestid")) or None
-            )
-        return read_job(folded(data))
+        return read_job(_described(answer, "Data"))
+
+    async def query_ota_firmware(self, *, firmware_id: str, timeout_seconds: float = _CALL_SECONDS) -> OtaFirmware:
+        answer = await self._call("QueryOTAFirmware", {"FirmwareId": firmware_id}, None, timeout_seconds)
+        return read_firmware(_described(answer, "FirmwareInfo"))
 
     async def list_ota_task_by_job(
         self,
         *,
         job_id: str,
         status: str | None = None,
+        device_names: Sequence[str] = (),
         page_size: int = 100,
         current_page: int = 1,
         timeout_seconds: float = _CALL_SECONDS,
-    ) -> TaskPage:
-        params = {"JobId": job_id, "PageSize": str(page_size), "CurrentPage": str(current_page)}
+    ) -> Page[OtaTask]:
+        """At most 100 a page and 100,000 in all; or the tasks of these devices, 50 at most, whatever the page."""
+        params = {"JobId": job_id, **_page(page_size, current_page)}
         if status is not None:
             params["TaskStatus"] = status
+        params |= {f"DeviceNames.{number}": name for number, name in enumerate(device_names, start=1)}
         answer = await self._call("ListOTATaskByJob", params, None, timeout_seconds)
-        tasks = read_rows(answer.get("data"), "SimpleOTATaskInfo", read_task)
-        return TaskPage(tasks, *read_paging(answer))
+        return read_page(answer, "Data", "SimpleOTATaskInfo", read_task)
+
+    async def list_ota_unfinished_task_by_device(
+        self, *, product_key: str, device_name: str, timeout_seconds: float = _CALL_SECONDS
+    ) -> tuple[OtaTask, ...]:
+        params = {"ProductKey": product_key, "DeviceName": device_name}
+        answer = await self._call("ListOTAUnfinishedTaskByDevice", params, None, timeout_seconds)
+        return read_page(answer, "Data", "SimpleOTATaskInfo", read_task).rows
 
     async def list_ota_job_by_firmware(
-        self, *, firmware_id: str, page_size: int = 100, current_page: int = 1, timeout_seconds: float = _CALL_SECONDS
-    ) -> JobPage:
-        params = {"FirmwareId": firmware_id, "PageSize": str(page_size), "CurrentPage": str(current_page)}
+        self, *, firmware_id: str, page_size: int = 200, current_page: int = 1, timeout_seconds: float = _CALL_SECONDS
+    ) -> Page[OtaJob]:
+        """At most 200 a page."""
+        params = {"FirmwareId": firmware_id, **_page(page_size, current_page)}
         answer = await self._call("ListOTAJobByFirmware", params, None, timeout_seconds)
-        return JobPage(read_rows(answer.get("data"), "SimpleOTAJobInfo", read_job), *read_paging(answer))
+        return read_page(answer, "Data", "SimpleOTAJobInfo", read_job)
 
     async def list_ota_firmware(
         self,
@@ -151,16 +136,15 @@ class Iot:
         page_size: int = 100,
         current_page: int = 1,
         timeout_seconds: float = _CALL_SECONDS,
-    ) -> FirmwarePage:
-        params = {"PageSize": str(page_size), "CurrentPage": str(current_page)}
+    ) -> Page[OtaFirmware]:
+        """At most 100 a page."""
+        params = _page(page_size, current_page)
         if product_key is not None:
             params["ProductKey"] = product_key
         if dest_version is not None:
             params["DestVersion"] = dest_version
         answer = await self._call("ListOTAFirmware", params, None, timeout_seconds)
-        return FirmwarePage(
-            read_rows(answer.get("firmwareinfo"), "SimpleFirmwareInfo", read_firmware), *read_paging(answer)
-        )
+        return read_page(answer, "FirmwareInfo", "SimpleFirmwareInfo", read_firmware)
 
     async def _call(
         self, action: str, params: Mapping[str, str], stamp: Stamp | None, timeout_seconds: float
@@ -173,34 +157,13 @@ class Iot:
         return folded(answer)
 
 
-def touched(touches: frozenset[Touch]) -> dict[str, bool | None]:
-    """The switches of `cancel_ota_task_by_job` for a call that names these tasks.
-
-    `unconfirmed` is always said: unsaid, the cloud would cancel CONFIRM tasks together with queued ones.
-    """
-    return {
-        "scheduled": Touch.SCHEDULED in touches or None,
-        "queued": Touch.QUEUED in touches or None,
-        "notified": Touch.NOTIFIED in touches or None,
-        "in_progress": Touch.IN_PROGRESS in touches or None,
-        "unconfirmed": Touch.CONFIRM in touches,
-    }
+def _page(size: int, number: int) -> dict[str, str]:
+    return {"PageSize": str(size), "CurrentPage": str(number)}
 
 
-def cancel_flags(
-    *,
-    scheduled: bool | None = None,
-    queued: bool | None = None,
-    notified: bool | None = None,
-    in_progress: bool | None = None,
-    unconfirmed: bool | None = None,
-) -> dict[str, str]:
-    """The flags of CancelOTATaskByJob as parameters."""
-    flags = {
-        "CancelScheduledTask": scheduled,
-        "CancelQueuedTask": queued,
-        "CancelNotifiedTask": notified,
-        "CancelInProgressTask": in_progress,
-        "CancelUnconfirmedTask": unconfirmed,
-    }
-    return {name: "true" if flag else "false" for name, flag in flags.items() if flag is not None}
+def _described(answer: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The one thing that was asked for."""
+    described = answer.get(name.casefold())
+    if not isinstance(described, dict) or not described:
+        raise CloudLost(f"the answer holds no {name}", request_id=plain_text(answer.get("requestid")) or None)
+    return folded(described)

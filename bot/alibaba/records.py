@@ -1,22 +1,24 @@
 """What the IoT Platform's answers hold, as frozen values, and how they are read.
 
 Reading is tolerant, because the documents contradict each other: COMPLETE and COMPLETED, VERFIY_ and VERIFY_, numbers
-as text, lists that are absent, empty, single (XML) or wrapped. Signed download links (FirmwareUrl) are never taken out
-of an answer. https://help.aliyun.com/document_detail/202667.htm (statuses)
+as text, lists that are absent, empty, single (XML) or wrapped. What is shown is cleaned; what is sent back to the cloud
+(versions, tags) is kept letter for letter. Signed download links (FirmwareUrl) are never taken out of an answer.
+https://help.aliyun.com/document_detail/202667.htm (statuses)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
-from bot.alibaba.answers import folded, plain_text
+from bot.alibaba.answers import MAX_MESSAGE_CHARACTERS, folded, plain_text
 
 Fields = Mapping[str, object]
 """An answer's fields by lower-case name (`folded`)."""
 
-_Row = TypeVar("_Row")
+Row = TypeVar("Row")
 _SPELLINGS = {
     "COMPLETE": "COMPLETED",
     "CANCELLED": "CANCELED",
@@ -24,9 +26,26 @@ _SPELLINGS = {
 }
 
 
+class Unreadable(ValueError):
+    """A value is there, in a shape that nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtaSettings:
+    """What UpdateOTAJob takes, letter for letter. `per_minute` and `timeout_minutes` are None where none is told."""
+
+    per_minute: int | None
+    timeout_minutes: int | None
+    src_versions: tuple[str, ...]
+    tags: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class OtaJob:
-    """One batch. Statuses and types as the API spells them (misspellings mended), times as text, "" where absent."""
+    """One batch. Statuses and types as the API spells them (misspellings mended), texts "" where absent.
+
+    `settings` is None if one of them is there and cannot be read: sent back, it would be lost.
+    """
 
     job_id: str
     status: str
@@ -39,10 +58,10 @@ class OtaJob:
     dest_version: str = ""
     src_versions: tuple[str, ...] = ()
     description: str = ""
-    created_at: str = ""
-    started_at: str = ""
-    ended_at: str = ""
-    scheduled_at: str = ""
+    is_scheduled: bool = False
+    created_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    settings: OtaSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +69,37 @@ class OtaTask:
     """One device's task in a batch."""
 
     task_id: str
+    job_id: str
+    firmware_id: str
+    product_key: str
     device_name: str
     status: str
     progress: str
     description: str
     src_version: str
     dest_version: str
-    modified_at: str
+    created_at: datetime | None
+    modified_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Firmware:
+class OtaFirmware:
     """One package, without its download link."""
 
     firmware_id: str
     name: str
     product_key: str
-    module_name: str
     src_version: str
     dest_version: str
-    created_at: str
+    created_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class TaskPage:
-    """`total` is None where the API did not say it."""
+class Page(Generic[Row]):
+    """A page of a list; `total` is how many rows there are on all pages, None where the API did not say it."""
 
-    tasks: tuple[OtaTask, ...]
+    rows: tuple[Row, ...]
     total: int | None
-    current_page: int | None
-    page_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    jobs: tuple[OtaJob, ...]
-    total: int | None
-    current_page: int | None
-    page_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FirmwarePage:
-    firmware: tuple[Firmware, ...]
-    total: int | None
-    current_page: int | None
-    page_size: int | None
 
 
 def read_job(fields: Fields) -> OtaJob:
@@ -113,40 +117,92 @@ def read_job(fields: Fields) -> OtaJob:
             plain_text(each) for each in _listed(fields.get("srcversions"), "SrcVersion") if plain_text(each)
         ),
         description=_text(fields, "JobDesc"),
-        created_at=_text(fields, "UtcCreate"),
-        started_at=_text(fields, "UtcStartTime"),
-        ended_at=_text(fields, "UtcEndTime"),
-        scheduled_at=_text(fields, "UtcScheduleTime"),
+        is_scheduled=bool(_text(fields, "UtcScheduleTime")),
+        created_at=_time(fields, "UtcCreate"),
+        scheduled_at=_time(fields, "UtcScheduleTime"),
+        settings=_settings(fields),
     )
 
 
 def read_task(fields: Fields) -> OtaTask:
     return OtaTask(
         task_id=_text(fields, "TaskId"),
+        job_id=_text(fields, "JobId"),
+        firmware_id=_text(fields, "FirmwareId"),
+        product_key=_text(fields, "ProductKey"),
         device_name=_text(fields, "DeviceName"),
         status=_word(fields, "TaskStatus"),
         progress=_text(fields, "Progress"),
         description=_text(fields, "TaskDesc"),
         src_version=_text(fields, "SrcVersion"),
         dest_version=_text(fields, "DestVersion"),
-        modified_at=_text(fields, "UtcModified"),
+        created_at=_time(fields, "UtcCreate"),
+        modified_at=_time(fields, "UtcModified"),
     )
 
 
-def read_firmware(fields: Fields) -> Firmware:
-    return Firmware(
+def read_firmware(fields: Fields) -> OtaFirmware:
+    return OtaFirmware(
         firmware_id=_text(fields, "FirmwareId"),
         name=_text(fields, "FirmwareName"),
         product_key=_text(fields, "ProductKey"),
-        module_name=_text(fields, "ModuleName"),
         src_version=_text(fields, "SrcVersion"),
         dest_version=_text(fields, "DestVersion"),
-        created_at=_text(fields, "UtcCreate"),
+        created_at=_time(fields, "UtcCreate"),
     )
 
 
+def read_page(answer: Fields, wrapper: str, name: str, row: Callable[[Fields], Row]) -> Page[Row]:
+    """The list `name` inside `wrapper`, and the total beside it."""
+    rows = _listed(answer.get(wrapper.casefold()), name)
+    return Page(tuple(row(folded(each)) for each in rows if isinstance(each, dict)), _number(answer, "Total"))
+
+
+def _settings(fields: Fields) -> OtaSettings | None:
+    try:
+        timeout = fields.get("timeoutinminutes")
+        minutes = _number(fields, "TimeoutInMinutes")
+        if minutes is None and timeout not in (None, ""):
+            raise Unreadable("TimeoutInMinutes")
+        return OtaSettings(
+            per_minute=_number(fields, "MaximumPerMinute"),
+            timeout_minutes=minutes or None,
+            src_versions=tuple(_exact(each) for each in _kept(fields.get("srcversions"), "SrcVersion") if each != ""),
+            tags=tuple(_tag(each) for each in _kept(fields.get("tags"), "OtaTagDTO")),
+        )
+    except Unreadable:
+        return None
+
+
+def _kept(value: object, name: str) -> list[object]:
+    """As `_listed`, but what stands in another wrapper than this one is not taken for nothing."""
+    if isinstance(value, dict) and value and name.casefold() not in folded(value):
+        raise Unreadable(name)
+    return _listed(value, name)
+
+
+def _tag(value: object) -> tuple[str, str]:
+    tag = folded(value) if isinstance(value, dict) else {}
+    key, text = _exact(tag.get("key")), _exact(tag.get("value"))
+    if not key:
+        raise Unreadable("a tag without a key")
+    return key, text
+
+
+def _exact(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unreadable("not a text")
+    return value
+
+
 def _text(fields: Fields, name: str) -> str:
-    return plain_text(fields.get(name.casefold()))
+    value = fields.get(name.casefold())
+    return value if isinstance(value, str) and _is_plain(value) else plain_text(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether `plain_text` would change nothing: most often so, and told much faster than done. Lists are long."""
+    return len(text) <= MAX_MESSAGE_CHARACTERS and text.isprintable() and "  " not in text and text == text.strip()
 
 
 def _word(fields: Fields, name: str) -> str:
@@ -159,8 +215,13 @@ def _number(fields: Fields, name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def read_paging(fields: Fields) -> tuple[int | None, int | None, int | None]:
-    return _number(fields, "Total"), _number(fields, "CurrentPage"), _number(fields, "PageSize")
+def _time(fields: Fields, name: str) -> datetime | None:
+    """An ISO time as aware UTC (``2026-03-01T03:12:00.000Z``; without a zone it is UTC as well), or None."""
+    try:
+        time = datetime.fromisoformat(_text(fields, name))
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _listed(value: object, name: str) -> list[object]:
@@ -169,7 +230,3 @@ def _listed(value: object, name: str) -> list[object]:
     if isinstance(inner, list):
         return inner
     return [] if inner is None or inner == "" else [inner]
-
-
-def read_rows(value: object, name: str, row: Callable[[Fields], _Row]) -> tuple[_Row, ...]:
-    return tuple(row(folded(each)) for each in _listed(value, name) if isinstance(each, dict))

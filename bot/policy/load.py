@@ -21,7 +21,7 @@ from bot.policy.declarations import read_groups, read_instances
 from bot.policy.drafts import Draft, read_rules
 from bot.policy.nodes import Scalar, Spot, Unread, read_tree
 from bot.policy.reading import Page, fields
-from bot.policy.rules import ANYONE, USER_ID, Group, Rule, listed
+from bot.policy.rules import ANYONE, USER_ID, Group, Rule, RuleKind, listed
 
 __all__ = ["Policy", "is_policy_file", "load"]
 
@@ -120,7 +120,7 @@ def _resolved(draft: Draft, merged: _Merged, operations: Operations) -> Rule:
     return Rule(
         name=draft.name,
         kind=draft.kind,
-        operations=frozenset().union(*found),
+        operations=_reaching(draft.kind, frozenset().union(*found), operations),
         who=_texts(draft.who),
         instances=_texts(draft.instances),
         products=draft.products,
@@ -132,6 +132,13 @@ def _resolved(draft: Draft, merged: _Merged, operations: Operations) -> Rule:
         note=draft.note,
         source=f"{draft.page.file}:{draft.at.line + 1}",
     )
+
+
+def _reaching(kind: RuleKind, named: frozenset[str], operations: Operations) -> frozenset[str]:
+    """What a deny or a require says of an operation holds for those under it as well; an allow says what it names."""
+    if kind is RuleKind.ALLOW:
+        return named
+    return named | {name for name, operation in operations.by_name.items() if operation.under in named}
 
 
 def _texts(words: list[Scalar]) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ class _Builder:
         _refuse_markup(event)
         self._put(node)
         if len(self._open) == _DEEPEST:
-            raise _Unreadable(node.at, "nesting deeper than any policy needs", f"at most {_DEEPEST} levels")
+            raise _too_deep(node.at)
         self._open.append(_Open(node))
 
     def _put(self, node: Node) -> None:
@@ -196,12 +196,18 @@ def _refuse_markup(event: Any) -> None:
         raise _Unreadable(event.start_mark, f"a tag ({shown(event.tag)}), which is not used here", "plain words")
 
 
+def _too_deep(at: Mark) -> _Unreadable:
+    return _Unreadable(at, "nesting deeper than any policy needs", f"at most {_DEEPEST} levels")
+
+
 def _in_words(error: Any, text: str) -> _Unreadable:
     """What people do wrong most often has words of its own; for the rest, the parser's."""
     at: Mark = error.problem_mark or error.context_mark or Spot(0, 0)
     line = _line(text, at)
     char = line[at.column : at.column + 1]
     context = error.context or ""
+    if "nesting depth" in (error.problem or ""):  # newer parsers have a limit of their own and meet it first
+        return _too_deep(at)
     if char == "\t":
         return _Unreadable(at, "a tab", "spaces: YAML does not admit tabs here")
     if "cannot start any token" in (error.problem or "") and char:

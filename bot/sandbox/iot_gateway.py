@@ -4,7 +4,7 @@ Takes a request apart and verifies both signature schemes with the functions tha
 (`bot.alibaba.signing`, itself tested against published vectors and the official SDKs): V3
 (https://help.aliyun.com/document_detail/159972.htm) and the RPC signature 1.0
 (https://www.alibabacloud.com/help/doc-detail/30563.htm). All access keys belong to one account. It doesn't know what an
-operation does, and whether the region of the host fits is not looked at.
+operation does, and whether the region of the host fits is not looked at. What is not known of it is a habit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from bot.alibaba.signing import (
     rpc_signature,
     rpc_string_to_sign,
 )
+from bot.sandbox.habits import Habits
 
 SKEW_SECONDS = 15 * 60
-NONCE_SECONDS = 2 * SKEW_SECONDS
-"""A date may lie 15 minutes ahead, and its request be good for another 15: so long a nonce must be remembered."""
 VERSION = "2018-01-20"
 
 _FORM = "application/x-www-form-urlencoded"
@@ -39,16 +38,18 @@ _V1_PARAMS = ("AccessKeyId", "SignatureMethod", "SignatureVersion", "SignatureNo
 COMMON_PARAMS = frozenset({*_V1_PARAMS, "Action", "Version", "Format", "SecurityToken", "SignatureType", "RegionId"})
 
 Pairs = tuple[tuple[str, str], ...]
+Nonce = tuple[str, str]
 
 
 class GatewayRefusal(Exception):
-    """The gateway says no; it never came to the operation."""
+    """The gateway says no; it never came to the operation. `retry_after_ms` 0: it doesn't say how long to wait."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_after_ms: int = 0) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after_ms = retry_after_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +185,17 @@ class Gateway:
         tokens: Mapping[str, str],
         now: Callable[[], float],
         limits: Mapping[str, int],
+        habits: Callable[[], Habits],
     ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._now = now
         self._limits = limits
-        self._nonces: dict[tuple[str, str], float] = {}
+        self._habits = habits
+        self._nonces: dict[Nonce, float] = {}
         self._calls: dict[str, deque[float]] = {}
 
-    def admit(self, received: Received, action: str) -> None:
+    def admit(self, received: Received, action: str) -> Nonce:
         """Lets an authentic, fresh call within the limit pass. Raises `GatewayRefusal`."""
         if not received.is_v3 and received.params.get("Format", "XML").upper() not in ("JSON", "XML"):
             raise GatewayRefusal(400, "InvalidParameter.Format", "The parameter Format must be XML or JSON.")
@@ -200,8 +203,18 @@ class Gateway:
         now = self._now()
         _check_date(claim.date, now)
         self._check_signature(claim)
-        self._check_nonce(claim, now)
-        self._check_limit(action, now)
+        nonce = self._checked_nonce(claim, now)
+        try:
+            self._check_limit(action, now)
+        except GatewayRefusal:
+            if not self._habits().throttled_burns_nonce:
+                self.release(nonce)
+            raise
+        return nonce
+
+    def release(self, nonce: Nonce) -> None:
+        """Lets the nonce of a refused call be used again."""
+        self._nonces.pop(nonce, None)
 
     def _check_signature(self, claim: Claim) -> None:
         secret = self._keys.get(claim.key_id)
@@ -225,13 +238,18 @@ class Gateway:
                 f"server string to sign is:{claim.string_to_sign}",
             )
 
-    def _check_nonce(self, claim: Claim, now: float) -> None:
+    def _checked_nonce(self, claim: Claim, now: float) -> Nonce:
+        habits = self._habits()
         # In order of age, so that the forgotten ones stand in front.
-        while self._nonces and (oldest := next(iter(self._nonces.items())))[1] + NONCE_SECONDS < now:
+        while self._nonces and (oldest := next(iter(self._nonces.items())))[1] + habits.nonce_seconds < now:
             del self._nonces[oldest[0]]
-        if (claim.key_id, claim.nonce) in self._nonces:
+        if 0 < habits.longest_nonce < len(claim.nonce):
+            raise GatewayRefusal(400, "InvalidParameter", "Specified parameter SignatureNonce is too long.")
+        nonce = (claim.key_id if habits.nonce_is_per_key else "", claim.nonce)
+        if nonce in self._nonces:
             raise GatewayRefusal(400, "SignatureNonceUsed", "Specified signature nonce was used already.")
-        self._nonces[claim.key_id, claim.nonce] = now
+        self._nonces[nonce] = now
+        return nonce
 
     def _check_limit(self, action: str, now: float) -> None:
         limit = self._limits.get(action)
@@ -241,7 +259,13 @@ class Gateway:
         while calls and calls[0] + 1.0 <= now:
             calls.popleft()
         if len(calls) >= limit:
-            raise GatewayRefusal(400, "Throttling.User", "Request was denied due to user flow control.")
+            habits = self._habits()
+            raise GatewayRefusal(
+                habits.throttling_status,
+                habits.throttling_code,
+                "Request was denied due to user flow control.",
+                retry_after_ms=habits.retry_after_ms,
+            )
         calls.append(now)
 
 

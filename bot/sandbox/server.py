@@ -19,8 +19,9 @@ import click
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from bot.alibaba.budget import Budget
+from bot.discovery import Rhythm
 from bot.logs import configure_logs
+from bot.ports import Slots
 from bot.sandbox.fleet import Fleet
 from bot.sandbox.iot import create_iot_app, load_seed
 from bot.sandbox.slack import create_slack_app
@@ -28,6 +29,8 @@ from bot.sandbox.slack_fake import FakeSlack
 from bot.sandbox.workspace import load_workspace
 from bot.server import open_socket, serve_until_signal, served, until_signal
 from bot.settings import Settings, read_settings
+from bot.storage.database import Database
+from bot.storage.slots import SqlSlots
 from bot.wiring import App, now, running
 from bot.workflow.means import Timings
 
@@ -63,12 +66,13 @@ async def sandbox(
     timings: Timings | None = None,
     clock: Callable[[], datetime] = now,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    budget: Budget | None = None,
+    slots: Callable[[Database], Slots] | None = None,
+    rhythm: Rhythm | None = None,
     folder: Path | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Everything, on free ports of this machine (`port`: that of the page and the fake Slack).
 
-    One `clock` runs for bot, fleet and Slack. What the bot keeps is in `folder`, or in a temporary one.
+    One `clock` runs for bot, fleet and Slack; without a `rhythm` the bot discovers nothing by itself. What the bot keeps is in `folder`, or in a temporary one.
     """
 
     def seconds() -> float:
@@ -77,7 +81,7 @@ async def sandbox(
     async with contextlib.AsyncExitStack() as stack:
         folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="otabrake-")))
         fleet = Fleet.from_seed(load_seed(), now=seconds, seed=SEED)
-        iot = create_iot_app(fleet, now=seconds, is_throttling=budget is None, sleep=sleep)
+        iot = create_iot_app(fleet, now=seconds, is_throttling=slots is None, sleep=sleep)
         iot_port = await stack.enter_async_context(served(iot))
         page = _slack_app(now=seconds)
         page.router.routes.insert(0, Mount("/_sandbox/iot", app=iot))
@@ -91,7 +95,9 @@ async def sandbox(
             is_socket_mode=is_socket_mode,
         )
         bot = await stack.enter_async_context(
-            running(settings, timings=timings, clock=clock, sleep=sleep, budget=budget)
+            running(
+                settings, timings=timings, clock=clock, sleep=sleep, slots=slots or SqlSlots, rhythm=rhythm
+            )
         )
         bot_port = await stack.enter_async_context(served(bot.asgi))
         slack.deliver_to = f"http://127.0.0.1:{bot_port}/slack/events"
@@ -143,7 +149,7 @@ def _slack_app(app_url: str | None = None, *, now: Callable[[], float] = time.ti
 async def serve_sandbox(*, port: int) -> None:
     """Serves everything until it is interrupted."""
     configure_logs()
-    async with sandbox(port=port) as running_sandbox:
+    async with sandbox(port=port, rhythm=Rhythm()) as running_sandbox:
         click.echo(f"\n  Open {running_sandbox.slack_url} and stop a rollout. Ctrl-C ends it.\n")
         click.echo(f"  IoT simulator   {running_sandbox.iot_url} (key {KEY_ID} / {KEY_SECRET})")
         click.echo(f"  the bot         {running_sandbox.bot_url}/readyz\n")

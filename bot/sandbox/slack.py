@@ -1,9 +1,10 @@
 """The fake Slack as one web application: Web API, response_urls, Socket Mode, `/_sandbox/` and a page.
 
-The rooms: `workspace` (state), `slack_api` (methods), `slack_blocks` (limits), `slack_payloads` and `slack_delivery`
-(what goes out), `slack_replies` (what comes back), `slack_gestures` (what people do), `slack_control` (how tests and
-the page drive it), `slack_page` (what the page shows). It keeps nothing on disk, knows one app in one workspace, and
-never reaches out except to `deliver_to`. Slack's own docs.slack.dev is what it imitates.
+The rooms: `workspace` (state), `slack_api` (calls), `slack_methods` and `slack_files` (what they do), `slack_blocks`
+(limits), `slack_payloads` and `slack_delivery` (what goes out), `slack_replies` (what comes back), `slack_gestures`
+(what people do), `slack_control` (how tests and the page drive it), `slack_page` (what the page shows). It keeps
+nothing on disk but uploads, in a file without a name; it knows one app in one workspace and never reaches out except
+to `deliver_to`. Slack's own docs.slack.dev is what it imitates.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from bot.sandbox.slack_api import DEFAULT_SCOPES, App, Refused
 from bot.sandbox.slack_control import control_routes
 from bot.sandbox.slack_fake import FakeSlack, Fault
+from bot.sandbox.slack_files import read_file, take_upload
 from bot.sandbox.slack_page import page_data_routes, page_routes
 from bot.sandbox.workspace import Workspace
 
@@ -80,6 +82,8 @@ def _web_application(slack: FakeSlack) -> Starlette:
         routes=[
             Route("/api/{method}", _web_api, methods=["GET", "POST"]),
             Route("/response/{key}", _response_url, methods=["POST"]),
+            Route("/upload/v1/{ticket}", _upload, methods=["POST"]),
+            Route("/files/{file_id}/{name}", _read_file, methods=["GET"]),
             WebSocketRoute("/link", slack.sockets.serve),
             Mount("/_sandbox", routes=[*control_routes(), *page_data_routes()]),
             *page_routes(),
@@ -104,6 +108,8 @@ async def _web_api(request: Request) -> Response:
         return _faulty(fault)
     if name == "apps.connections.open" and answer["ok"]:
         answer["url"] = f"{_base(request).replace('http', 'ws', 1)}/link?ticket={answer['url']}"
+    if "upload_url" in answer:
+        answer["upload_url"] = _base(request) + answer["upload_url"]
     scopes = ",".join(sorted(slack.app.scopes))
     return JSONResponse(answer, headers={"X-OAuth-Scopes": scopes, "X-Slack-Req-Id": "sandbox"})
 
@@ -137,6 +143,20 @@ async def _response_url(request: Request) -> Response:
     slack: FakeSlack = request.app.state.slack
     status, text = slack.replies.use(request.path_params["key"], await request.body())
     return PlainTextResponse(text, status_code=status)
+
+
+async def _upload(request: Request) -> Response:
+    slack: FakeSlack = request.app.state.slack
+    fault = slack.take_fault("upload")
+    if fault is not None and not fault.is_carried_out:
+        return _faulty(fault)
+    taken = await take_upload(slack.shelf, request)
+    return taken if fault is None else _faulty(fault)
+
+
+async def _read_file(request: Request) -> Response:
+    slack: FakeSlack = request.app.state.slack
+    return read_file(slack.shelf, request)
 
 
 def _base(request: Request) -> str:

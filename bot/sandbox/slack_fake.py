@@ -12,14 +12,19 @@ import httpx
 
 from bot.sandbox.slack_api import App, WebApi
 from bot.sandbox.slack_delivery import Courier, Sockets
+from bot.sandbox.slack_files import Shelf
 from bot.sandbox.slack_gestures import Gestures
+from bot.sandbox.slack_methods import METHODS
 from bot.sandbox.slack_replies import Replies
 from bot.sandbox.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What the next `times` calls of a method answer; `is_carried_out`: the call took effect, its answer is lost."""
+    """What the next `times` calls of a method answer; `is_carried_out`: the call took effect, its answer is lost.
+
+    The method `upload` stands for the posts to upload addresses.
+    """
 
     method: str
     error: str = "internal_error"
@@ -55,7 +60,14 @@ class FakeSlack:
             transport=transport,
         )
         self.replies = Replies(workspace, bot_user=app.bot_user, bot_id=app.bot_id, now=now)
-        self.api = WebApi(workspace, app, now=now, open_connection=self.sockets.mint_ticket)
+        self.shelf = Shelf()
+        self.api = WebApi(
+            workspace,
+            app,
+            methods={**METHODS, **self.shelf.methods()},
+            now=now,
+            open_connection=self.sockets.mint_ticket,
+        )
         self.gestures = Gestures(workspace=workspace, app=app, courier=self.courier, replies=self.replies, now=now)
 
     @property

@@ -1,4 +1,4 @@
-"""The fake Slack's page: its three files, and the workspace and conversations as it shows them.
+"""The fake Slack's page: its files, and the workspace and conversations as it shows them.
 
 The page is a plain one: no build, nothing from another origin, and message text becomes text nodes only.
 """
@@ -18,12 +18,14 @@ from bot.sandbox.workspace import SLACKBOT, Channel, Person, Workspace
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/node.js": ("node.js", "text/javascript"),
+    "/files.js": ("files.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'",
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'",
 }
 
 
@@ -53,7 +55,10 @@ async def _workspace(request: Request) -> Response:
 
 
 async def _conversation(request: Request) -> Response:
-    """A channel as one person sees it, threads under their roots; 204 if nothing changed since `version`."""
+    """A channel as one person sees it, threads under their roots; 204 if nothing changed since `version`.
+
+    `conversations` names the channels there are, so that the page learns of a new direct message.
+    """
     slack: FakeSlack = request.app.state.slack
     workspace, asked = slack.workspace, request.query_params
     channel, user = asked.get("channel", ""), asked.get("user", "")
@@ -62,7 +67,8 @@ async def _conversation(request: Request) -> Response:
     if asked.get("version") == str(workspace.version):
         return Response(status_code=204)
     shown = _as_seen(workspace, channel, user=user)
-    return JSONResponse({"ok": True, "version": workspace.version, "messages": shown})
+    there = list(workspace.channels)
+    return JSONResponse({"ok": True, "version": workspace.version, "conversations": there, "messages": shown})
 
 
 def _as_seen(workspace: Workspace, channel: str, *, user: str) -> list[Json]:
@@ -111,5 +117,5 @@ def page_data_routes() -> list[BaseRoute]:
 
 
 def page_routes() -> list[BaseRoute]:
-    """The page and its two files."""
+    """The page and what it loads."""
     return [Route(path, _file) for path in FILES]

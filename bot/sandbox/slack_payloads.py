@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from bot.sandbox.workspace import SLACKBOT, Channel, Message, Person, Usergroup, Workspace
+from bot.sandbox.workspace import SLACKBOT, Channel, File, Message, Person, Usergroup, Workspace
 
 Json = dict[str, Any]
 
@@ -186,6 +186,8 @@ def message_json(workspace: Workspace, message: Message) -> Json:
         shown["bot_id"] = message.bot_id
     if message.blocks:
         shown["blocks"] = list(message.blocks)
+    if message.files:
+        shown |= {"files": [file_json(file) for file in message.files], "upload": True, "subtype": "file_share"}
     if message.is_broadcast:
         shown["subtype"] = "thread_broadcast"
     if message.edited_ts is not None:
@@ -199,6 +201,30 @@ def message_json(workspace: Workspace, message: Message) -> Json:
         shown |= {"thread_ts": message.ts, "reply_count": replies}
     if message.seen_by is not None:
         shown |= {"channel": message.channel, "is_ephemeral": True}
+    return shown
+
+
+def file_json(file: File) -> Json:
+    """A file as messages show it. Its addresses are paths on this fake, which does not know its own host."""
+    address = f"/files/{file.id}/{quote(re.sub(r'[^0-9A-Za-z._-]+', '_', file.name)[-100:])}"
+    shown: Json = {
+        "id": file.id,
+        "created": file.created,
+        "timestamp": file.created,
+        "name": file.name,
+        "title": file.title,
+        "mimetype": file.mimetype,
+        "filetype": file.name.rpartition(".")[2].lower() if "." in file.name else "",
+        "size": file.size,
+        "mode": "hosted",
+        "user": file.user,
+        "url_private": address,
+        "url_private_download": f"{address}?download",
+    }
+    if file.alt_text:
+        shown["alt_txt"] = file.alt_text
+    if file.width is not None:
+        shown |= {"original_w": file.width, "original_h": file.height}
     return shown
 
 

@@ -64,6 +64,22 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """What is known of an uploaded file; its content is kept elsewhere. `width` and `height` are those of a picture."""
+
+    id: str
+    name: str
+    title: str
+    mimetype: str
+    size: int
+    user: str
+    created: int
+    alt_text: str = ""
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One message as it stands now. `seen_by` names the only person who sees it (an ephemeral), or is None."""
 
@@ -72,6 +88,7 @@ class Message:
     user: str
     text: str = ""
     blocks: Blocks = ()
+    files: tuple[File, ...] = ()
     bot_id: str | None = None
     thread_ts: str | None = None
     is_broadcast: bool = False
@@ -149,6 +166,22 @@ class Workspace:
         self.channels[channel.id] = channel
         self._said.setdefault(channel.id, [])
         self.version += 1
+
+    def direct_channel(self, user_id: str, bot_user: str) -> Channel | None:
+        """The conversation of these two alone, if it was ever opened."""
+        pair = {user_id, bot_user}
+        return next((one for one in self.channels.values() if one.is_direct and one.members == pair), None)
+
+    def open_direct(self, user_id: str, bot_user: str) -> Channel:
+        """A new conversation of these two alone, named after the bot as the person sees it."""
+        channel = Channel(
+            id=f"D{user_id[1:]}",
+            name=self.people[bot_user].handle,
+            is_direct=True,
+            members=frozenset({user_id, bot_user}),
+        )
+        self.put_channel(channel)
+        return channel
 
     def invite(self, channel_id: str, user_id: str) -> None:
         """Somebody brings a person or the bot into a channel."""

@@ -16,8 +16,9 @@ HEADER_LENGTH = 150
 SECTION_LENGTH = 3000
 BUTTON_LENGTH = 75
 TEXT_LENGTH = 3900
+LINE_LENGTH = 1500
 NOTHING = "–"
-_HALF_ENTITY = re.compile(r"&[a-z]{0,3}…$")
+_HALF_ENTITY = re.compile(r"&[a-z]{0,3}…")
 
 
 def cut(text: str, length: int) -> str:
@@ -33,10 +34,21 @@ def plain(text: str, length: int = SECTION_LENGTH) -> Block:
     return {"type": "plain_text", "text": cut(text.strip(), length) or NOTHING, "emoji": False}
 
 
-def fallback(parts: Iterable[str]) -> str:
+def fitted(lines: Iterable[str], length: int) -> str:
+    """The lines as one text; where they are too many, the last ones are left out and counted."""
+    kept = [cut(line, LINE_LENGTH) for line in lines]
+    text, left = "\n".join(kept), 0
+    while len(text) > length and len(kept) > 1:
+        kept.pop()
+        left += 1
+        text = "\n".join([*kept, f"… and {left:,} more line{'s' if left > 1 else ''}"])
+    return cut(text, length)
+
+
+def fallback(parts: Iterable[str], *, length: int = TEXT_LENGTH) -> str:
     """A message's own text, from parts that are not escaped yet."""
-    text = cut("\n".join(escaped(part) for part in parts if part.strip()), TEXT_LENGTH)
-    return _HALF_ENTITY.sub("…", text) or NOTHING
+    shown = (escaped(cut(part, LINE_LENGTH)) for part in parts if part.strip())
+    return _HALF_ENTITY.sub("…", fitted(shown, length)) or NOTHING
 
 
 def mrkdwn(text: str) -> Block:
@@ -49,7 +61,7 @@ def header(text: str) -> Block:
 
 
 def section(lines: Iterable[str]) -> Block:
-    return {"type": "section", "text": plain("\n".join(lines))}
+    return {"type": "section", "text": plain(fitted(lines, SECTION_LENGTH))}
 
 
 def context(*elements: Block) -> Block:

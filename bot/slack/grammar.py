@@ -1,4 +1,4 @@
-"""What people type after the slash command, as an `Ask`, or a `Notice` that says what was wrong with it.
+"""What people type after the slash command, as an `Ask` or a `Resume`, or a `Notice` that says what was wrong with it.
 
 Keyboards send em dashes for `--`, curly quotes and escaped signs; Slack sends `&amp;` and links in `<…>`. All of that
 is read as what was meant. What it does not do: decide anything, or look anything up.
@@ -6,37 +6,45 @@ is read as what was meant. What it does not do: decide anything, or look anythin
 
 from __future__ import annotations
 
-import difflib
 import html
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from bot.exchange import Ask
+from bot.exchange import Ask, Resume
 from bot.model import Notice
-from bot.operations import Kind, Operation, Operations
+from bot.operations import Kind, Operation, Operations, Param, Subject
+from bot.slack import misread
+from bot.slack.misread import HELP, RESUME, Misread
 from bot.workflow.sentences import help_on, help_text
 
+DEVICES_MOST = 50
+REASON_LENGTH = 500
 _DASHES = str.maketrans({"—": "--", "–": "--", "−": "-", "‐": "-", "‑": "-"})
 _SPACES = re.compile(r"[\s\u00a0\u2000-\u200b\u202f\u3000\ufeff]+")
 _LINK = re.compile(r"<(?:[@#!]?[^<>|]*\|)([^<>]+)>|<([^<>|]+)>")
 _BECAUSE = re.compile(r"(?:^|\s)because(?:\s+|$)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9_.*-]{1,128}")
-_WRAPPING = "`'\"*_~“”‘’„«»"
-_STOPPING = ("stop", "abort", "kill", "pause", "brake")
-REASON_LENGTH = 500
-_TEXT_SHOWN = 80
+_DEVICE = re.compile(r"[A-Za-z0-9_.:@#-]{1,64}")
+"""Rather more than the cloud takes (4 to 32 of these, without #): it is the one to refuse a name."""
+
+_PROPOSAL = re.compile(r"[0-9a-f]{6,32}")
+_NUMBER = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,2}")
+_QUOTES = "`'\"“”‘’„«»"
+_WRAPPING = f"{_QUOTES}*_~"
 
 
-def parse(text: str, operations: Operations) -> Ask | Notice:
+def parse(text: str, operations: Operations) -> Ask | Resume | Notice:
     """The ask in `text` (everything after the slash command)."""
     head, reason = _split_reason(text)
     words = [word for word in _SPACES.split(head.translate(_DASHES)) if word.strip(_WRAPPING)]
-    if not words or words[0].casefold() == "help":
-        return _help(words[1:], operations)
-    verb = words[0].strip(_WRAPPING).casefold()
-    operation = operations.with_verb(verb)
-    if operation is None:
-        return _unknown_verb(words, operations)
-    return _ask(operation, words[1:], reason)
+    try:
+        return _read(words, reason, operations)
+    except Misread as no:
+        if no.is_whole or len(words) < 2:
+            return no.notice
+        typed = misread.line(*_with_reason(words, reason))
+        return replace(no.notice, lines=(*no.notice.lines, f"You typed: {typed}"))
 
 
 def _split_reason(text: str) -> tuple[str, str | None]:
@@ -49,89 +57,156 @@ def _split_reason(text: str) -> tuple[str, str | None]:
     return plain[: match.start()], reason[:REASON_LENGTH] or None
 
 
-def _help(words: list[str], operations: Operations) -> Notice:
-    operation = operations.with_verb(words[0].casefold()) if words else None
-    if operation is not None:
-        return help_on(operation)
-    if words:
-        return _unknown_verb(words, operations)
-    return help_text(operations.by_name.values())
+def _read(words: Sequence[str], reason: str | None, operations: Operations) -> Ask | Resume | Notice:
+    bare = [word.strip(_WRAPPING) for word in words[:2]] + list(words[2:])
+    verb = bare[0].casefold() if bare else HELP
+    if verb == HELP:
+        return _help(bare[1:], operations)
+    if verb == RESUME:
+        return _resume(bare[1:], reason)
+    found = operations.starting(bare)
+    if found is None:
+        raise misread.unknown_verb(_with_reason(bare, reason), operations)
+    operation, length = found
+    turned = misread.misspelt_verb(_with_reason(bare, reason), operations) if length == 1 and len(bare) > 2 else None
+    if turned is not None:
+        raise turned
+    return _ask(operation, _sorted(operation, words[length:], reason), reason)
 
 
-def _unknown_verb(words: list[str], operations: Operations) -> Notice:
-    verbs = (*operations.verbs(), "help")
-    if words[0].casefold() in _STOPPING:
-        stops = [operation for operation in operations.by_name.values() if operation.kind is Kind.CHANGE]
-        lines = tuple(f"{' '.join(['/ota', each.verb, *words[1:]])[:300]}\n    {each.help}" for each in stops)
-        return Notice(f"There is no /ota {_cut(words[0])}. Which of these do you mean? Nothing was done.", lines)
-    near = difflib.get_close_matches(words[0].casefold(), verbs, n=1)
-    if near:
-        return Notice(
-            f"There is no /ota {_cut(words[0])}. Did you mean {near[0]}? Nothing was done.",
-            (" ".join(["/ota", near[0], *words[1:]])[:300],),
-        )
-    return Notice(f"There is no /ota {_cut(words[0])}. Nothing was done.", (f"I know: {', '.join(verbs)}.",))
+def _with_reason(words: Sequence[str], reason: str | None) -> list[str]:
+    return [*words, *(["because", reason] if reason else [])]
 
 
-def _ask(operation: Operation, words: list[str], reason: str | None) -> Ask | Notice:
-    jobs: list[str] = []
-    params: set[str] = set()
+def _help(words: Sequence[str], operations: Operations) -> Notice:
+    if not words:
+        return help_text(operations.by_name.values())
+    if words[0].casefold() == RESUME:
+        return misread.help_on_resume()
+    found = operations.starting(words)
+    if found is None:
+        raise misread.unknown_verb(words, operations)
+    return help_on(found[0])
+
+
+def _resume(words: Sequence[str], reason: str | None) -> Resume:
+    wanted = words[0].strip(_WRAPPING).casefold() if len(words) == 1 else ""
+    if not _PROPOSAL.fullmatch(wanted):
+        raise misread.no_proposal_id()
+    return Resume(wanted, reason)
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """The words after a verb, by what they are; `names` are those that are neither switch nor instance."""
+
+    names: list[str] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
     instance: str | None = None
-    is_dry_run = False
+    is_dry_run: bool = False
+
+
+def _sorted(operation: Operation, words: Sequence[str], reason: str | None) -> _Sorted:
+    found = _Sorted()
     rest = iter(words)
     for word in rest:
         if word.startswith("-"):
-            flag = word.lstrip("-").casefold().replace("_", "-")
-            name = _param(operation, flag)
-            if name is not None:
-                params.add(name)
-            elif flag == "dry-run" and operation.kind is Kind.CHANGE:
-                is_dry_run = True
-            else:
-                return _unknown_flag(operation, flag)
+            typed = _with_reason([operation.verb, *words], reason)
+            _take_flag(operation, found, word.lstrip("-"), rest, typed)
         elif word.casefold() == "on":
-            instance = next(rest, "").strip(_WRAPPING) or None
-            if instance is None:
-                return _wrong(operation, "After on comes the name of an instance.")
-        else:
-            jobs.append(word.strip("`'\"“”‘’„«»"))
-    if not jobs:
-        return _wrong(operation, "Which job?")
-    if len(jobs) > 1:
-        return _too_many_words(operation, jobs)
-    for word in (jobs[0], instance or jobs[0]):
-        if not _WORD.fullmatch(word):
-            return _wrong(operation, f"{_cut(word)} is not a name that the cloud or the policy uses.")
-    return Ask(operation.name, jobs[0], instance, frozenset(params), reason, is_dry_run)
+            found.instance = next(rest, "").strip(_WRAPPING) or None
+            if found.instance is None:
+                raise misread.wrong(operation.usage, "After on comes the name of an instance.")
+        elif name := word.strip(f"{_QUOTES},;"):
+            found.names.append(name)
+    if found.instance is not None and not _WORD.fullmatch(found.instance):
+        raise misread.no_name(operation, found.instance)
+    return found
 
 
-def _too_many_words(operation: Operation, words: list[str]) -> Notice:
-    """Most often a reason without its because, or one that is misspelt."""
-    rest = words[1:]
-    if difflib.get_close_matches(rest[0].casefold(), ["because"], n=1):
-        rest = rest[1:]
-    return Notice(
-        f"I can't tell what {_cut(repr(' '.join(words[1:])))} means. If it is the reason, say so; nothing was done.",
-        (f"/ota {operation.verb} {words[0]} because {' '.join(rest)}"[:300],),
-    )
+def _take_flag(operation: Operation, found: _Sorted, word: str, rest: Iterator[str], typed: Sequence[str]) -> None:
+    flag, _, value = word.partition("=")
+    flag = flag.casefold().replace("_", "-")
+    param = next((each for each in operation.params if each.flag and _same(each.flag, flag)), None)
+    if param is not None and param.takes is not None:
+        _take_number(operation, found, param, value or next(rest, None))
+    elif param is not None and not value:
+        found.params[param.name] = param.name
+    elif flag == "dry-run" and operation.kind is Kind.CHANGE and not value:
+        found.is_dry_run = True
+    else:
+        raise misread.unknown_flag(operation, word if param is not None else flag, typed)
 
 
-def _param(operation: Operation, flag: str) -> str | None:
-    return next((param.name for param in operation.params if param.flag == flag), None)
+def _same(flag: str, typed: str) -> bool:
+    """Both spellings of cancelled are right."""
+    return flag.replace("cancelled", "canceled") == typed.replace("cancelled", "canceled")
 
 
-def _unknown_flag(operation: Operation, flag: str) -> Notice:
-    flags = [param.flag for param in operation.params]
-    if operation.kind is Kind.CHANGE:
-        flags.append("dry-run")
-    near = difflib.get_close_matches(flag, flags, n=1)
-    hint = f" Did you mean --{near[0]}?" if near else ""
-    return _wrong(operation, f"There is no --{_cut(flag)} here.{hint}")
+def _take_number(operation: Operation, found: _Sorted, param: Param, word: str | None) -> None:
+    low, high = param.takes or (0, 0)
+    typed = word.strip(_WRAPPING) if word is not None else ""
+    number = int(typed.replace(",", "")) if _NUMBER.fullmatch(typed) else None
+    if number is None or not low <= number <= high:
+        raise misread.no_number(operation, param, word)
+    found.params[param.name] = f"{param.name}={number}"
 
 
-def _wrong(operation: Operation, why: str) -> Notice:
-    return Notice(f"{why} Nothing was done.", (f"/ota {operation.usage}",))
+def _ask(operation: Operation, found: _Sorted, reason: str | None) -> Ask:
+    subject = operation.subject
+    if subject is Subject.CATALOG:
+        named = _catalog(operation, found)
+    elif not found.names:
+        raise misread.nothing_named(operation)
+    elif subject is Subject.DEVICES:
+        named = _devices(operation, found)
+    elif subject is Subject.FIRMWARE:
+        named = Ask(operation.name, firmware=_only(operation, found.names))
+    else:
+        named = Ask(operation.name, _only(operation, _after_job(operation, found, reason)))
+    params = frozenset(found.params.values())
+    return replace(named, instance=found.instance, params=params, reason=reason, is_dry_run=found.is_dry_run)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
+def _catalog(operation: Operation, found: _Sorted) -> Ask:
+    return Ask(operation.name, word=_only(operation, found.names) if found.names else "")
+
+
+def _only(operation: Operation, names: Sequence[str]) -> str:
+    if len(names) > 1:
+        raise misread.too_many_words(operation, names, allowed=1)
+    if not _WORD.fullmatch(names[0]):
+        raise misread.no_name(operation, names[0])
+    return names[0]
+
+
+def _devices(operation: Operation, found: _Sorted) -> Ask:
+    product, *rest = found.names
+    if not _WORD.fullmatch(product):
+        raise misread.no_name(operation, product)
+    devices = tuple(dict.fromkeys(name for word in rest for name in word.split(",") if name))
+    if not devices:
+        raise misread.nothing_named(operation)
+    for device in devices:
+        if not _DEVICE.fullmatch(device):
+            raise misread.no_name(operation, device)
+    if len(devices) > DEVICES_MOST:
+        raise misread.too_many_devices(operation, product, devices, most=DEVICES_MOST)
+    return Ask(operation.name, product=product, devices=devices)
+
+
+def _after_job(operation: Operation, found: _Sorted, reason: str | None) -> list[str]:
+    """The job, once the words that belong behind it are taken: a number, or the switch of a read without its dashes."""
+    job, *rest = found.names
+    number = next((param for param in operation.params if not param.flag), None)
+    if number is not None:
+        _take_number(operation, found, number, rest[0] if rest else None)
+        return [job, *rest[1:]]
+    if rest and operation.kind is Kind.READ and operation.params:
+        word = "-".join(rest).casefold().replace("_", "-")
+        param = next((each for each in operation.params if _same(each.flag, word)), None)
+        if param is None:
+            raise misread.unknown_state(operation, word, _with_reason([operation.verb, job, word], reason))
+        found.params[param.name] = param.name
+        return [job]
+    return found.names

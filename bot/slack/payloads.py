@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from bot.exchange import Choice, Click, Delivery, ReplyTo
+from bot.exchange import Choice, Click, Delivery, Pick, ReplyTo
 from bot.model import Notice, Place
 from bot.operations import Operations
 from bot.slack.gate import Admitted, Kind
@@ -14,13 +14,17 @@ from bot.slack.grammar import parse
 
 
 class ActionId(StrEnum):
-    """The ids of our buttons on the wire; never renamed."""
+    """The ids of our buttons on the wire; never renamed. Where several of a kind stand in one message, each has a
+    suffix after a colon, because Slack wants ids to be different there."""
 
     CONFIRM = "proposal.confirm"
     DISMISS = "proposal.dismiss"
+    PICK = "ask.pick"
 
 
-_CHOICES = {ActionId.CONFIRM: Choice.CONFIRM, ActionId.DISMISS: Choice.DISMISS}
+_ID_LENGTH = 64
+_INSTANCE_LENGTH = 200
+_CHOICES: dict[str, Choice] = {ActionId.CONFIRM: Choice.CONFIRM, ActionId.DISMISS: Choice.DISMISS}
 
 
 def asked(admitted: Admitted, operations: Operations, *, delivery_id: str, now: datetime) -> Delivery | Notice:
@@ -37,11 +41,17 @@ def clicked(admitted: Admitted, *, delivery_id: str, now: datetime) -> Delivery 
     body = admitted.body
     actions = body.get("actions")
     action = actions[0] if isinstance(actions, list) and actions and isinstance(actions[0], dict) else {}
-    choice = _CHOICES.get(action.get("action_id", ""))
-    offer_id = action.get("value")
-    if choice is None or not isinstance(offer_id, str) or not offer_id:
-        return None
-    return Delivery(delivery_id, admitted.key, replying_to(admitted), now, Click(choice, offer_id[:64]))
+    content = _content(_text(action, "action_id").partition(":")[0], _text(action, "value"))
+    return Delivery(delivery_id, admitted.key, replying_to(admitted), now, content) if content is not None else None
+
+
+def _content(action_id: str, value: str) -> Click | Pick | None:
+    """A click holds the id of an offer, a pick the delivery of the ask and the name of an instance."""
+    if action_id == ActionId.PICK:
+        asked_in, _, instance = value.partition(" ")
+        return Pick(asked_in[:_ID_LENGTH], instance[:_INSTANCE_LENGTH]) if asked_in and instance else None
+    choice = _CHOICES.get(action_id)
+    return Click(choice, value[:_ID_LENGTH]) if choice is not None and value else None
 
 
 def replying_to(admitted: Admitted) -> ReplyTo:

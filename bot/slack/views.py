@@ -6,15 +6,16 @@ blocks in which text of people and of the cloud stands as plain text. Colour is 
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from bot.exchange import Post
 from bot.model import Notice, Offer, OutcomeCode, Preview
 from bot.operations import Operation
 from bot.proposals import Proposal, State
 from bot.slack.blocks import (
+    BUTTON_LENGTH,
+    TEXT_LENGTH,
     Block,
     actions,
     button,
@@ -29,36 +30,21 @@ from bot.slack.blocks import (
     section,
 )
 from bot.slack.payloads import ActionId
-from bot.workflow.figures import count_lines, effect_lines, job_line, movement_line, touches_words
-from bot.workflow.sentences import strategy_line
+from bot.slack.wording import mention, moment, question, share_line, status, title, yes_label, yes_style
+from bot.workflow.figures import (
+    PARTS_SHOWN,
+    count_lines,
+    failure_lines,
+    job_line,
+    moved_lines,
+    preview_lines,
+    strategy_line,
+)
 
-NAME_LENGTH = 80
-_USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
-
-_STATE_WORDS = {
-    State.RECEIVED: "⏳ looking at it",
-    State.OFFERED: "✋ waiting for a yes",
-    State.APPROVED: "✅ confirmed, looking once more",
-    State.CALLING: "📡 calling the cloud",
-    State.UNKNOWN: "❓ the cloud's answer was lost, finding out",
-    State.FOLLOWING: "👀 accepted by the cloud, watching the devices",
-}
-
-_OUTCOME_WORDS = {
-    OutcomeCode.STOPPED: "🛑 stopped",
-    OutcomeCode.PARTLY_STOPPED: "⚠️ partly stopped",
-    OutcomeCode.NOT_STOPPED: "⚠️ not stopped",
-    OutcomeCode.NOTHING_TO_STOP: "⚪ nothing to stop",
-    OutcomeCode.GOAL_REACHED_UNCONFIRMED: "❔ goal reached, the call unconfirmed",
-    OutcomeCode.DONE: "✅ done",
-    OutcomeCode.NOT_DONE: "⚪ not done",
-    OutcomeCode.REFUSED_BY_CLOUD: "⛔ refused by the cloud",
-    OutcomeCode.UNKNOWN_OUTCOME: "❓ outcome unknown",
-    OutcomeCode.DENIED: "⛔ denied",
-    OutcomeCode.DISMISSED: "⚪ dismissed",
-    OutcomeCode.EXPIRED: "⌛ expired",
-    OutcomeCode.SUPERSEDED: "⚪ superseded",
-}
+PICKS_MOST = 50
+_PICKS_A_ROW = 5
+_TIMES_LENGTH = 200
+"""As much as is kept free in a message's text for times, which are markup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +55,10 @@ class Message:
     blocks: tuple[Block, ...]
 
 
-def mention(user_id: str) -> str:
-    """A mention of a person we identified; anything that is no user id is shown as text."""
-    return f"<@{user_id}>" if _USER_ID.fullmatch(user_id) else escaped(cut(user_id, NAME_LENGTH))
-
-
-def moment(at: datetime) -> str:
-    """A time in the reader's own zone, with UTC for clients that cannot."""
-    return f"<!date^{int(at.timestamp())}^{{time_secs}}|{at:%H:%M:%S} UTC>"
-
-
-def _status(proposal: Proposal) -> str:
-    return _OUTCOME_WORDS[proposal.outcome.code] if proposal.outcome else _STATE_WORDS[proposal.state]
-
-
-def _title(proposal: Proposal, operation: Operation) -> str:
-    job, instance = cut(proposal.target.job, NAME_LENGTH), cut(proposal.target.instance, NAME_LENGTH)
-    return f"{operation.verb.capitalize()} {job} on {instance}"
-
-
 def card(proposal: Proposal, operation: Operation) -> Message:
     """The root card: what, where, how many, who and why, and where it stands."""
-    title = _title(proposal, operation)
-    status = _status(proposal)
-    blocks = [header(f"{status}: {title}")]
+    name, state = title(proposal, operation), status(proposal)
+    blocks = [header(f"{state}: {name}")]
     lines: tuple[str, ...] = ()
     if proposal.offer is not None:
         lines = _facts(proposal, proposal.offer, operation)
@@ -100,9 +66,9 @@ def card(proposal: Proposal, operation: Operation) -> Message:
     if proposal.outcome is not None:
         blocks.append(section((proposal.outcome.notice.text, *proposal.outcome.notice.lines)))
     blocks += _people(proposal)
-    parts = [f"{status}: {title}.", proposal.outcome.notice.text if proposal.outcome else "", *lines]
+    outcome = proposal.outcome.notice.text if proposal.outcome else ""
     reason = f"Because: {proposal.reason}" if proposal.reason else ""
-    return _message([*parts, reason], blocks)
+    return _message([f"{state}: {name}.", outcome, reason, *lines], blocks)
 
 
 _NO_CALL = (OutcomeCode.DISMISSED, OutcomeCode.EXPIRED, OutcomeCode.NOT_DONE, OutcomeCode.DENIED)
@@ -111,15 +77,20 @@ _NO_CALL = (OutcomeCode.DISMISSED, OutcomeCode.EXPIRED, OutcomeCode.NOT_DONE, Ou
 def _facts(proposal: Proposal, offer: Offer, operation: Operation) -> tuple[str, ...]:
     """What the call would do, or what has moved since; where nothing was called, neither."""
     preview = offer.preview
-    lines = [job_line(preview.job)]
-    if proposal.baseline is not None and proposal.progress is not None:
-        lines.append(movement_line(proposal.baseline, proposal.progress))
-    elif proposal.outcome is not None and proposal.outcome.code in _NO_CALL:
-        return tuple(lines)
-    else:
-        lines += effect_lines(preview)
-    strategy = strategy_line(preview, operation)
-    return (*lines, strategy) if strategy else tuple(lines)
+    if moved := moved_lines(proposal):
+        strategy = strategy_line(preview, operation, proposal.params)
+        return (*_what(preview), *moved, *([strategy] if strategy else []))
+    if proposal.outcome is not None and proposal.outcome.code in _NO_CALL and not proposal.calls:
+        return _what(preview)
+    return preview_lines(preview, operation, proposal.params)
+
+
+def _what(preview: Preview) -> tuple[str, ...]:
+    """Which rollouts it is about."""
+    lines = [job_line(part.job) for part in preview.parts[:1]]
+    if len(preview.parts) > 1:
+        lines.append(f"{len(preview.parts):,} rollouts")
+    return tuple(lines)
 
 
 def _people(proposal: Proposal) -> list[Block]:
@@ -143,29 +114,55 @@ def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
     """The button message while it waits for a yes. A button holds the offer's id and nothing else."""
     assert proposal.offer is not None  # noqa: S101 (only an offer asks)
     preview, offer_id = proposal.offer.preview, proposal.offer.offer_id
-    text = f"{escaped(_asks(preview, operation))} Confirm before {moment(proposal.offer.expires_at)}."
-    verb = operation.verb.capitalize()
-    label = f"{verb} ≈{preview.devices:,} tasks" if preview.devices else verb
-    yes = button(label, action_id=ActionId.CONFIRM, value=offer_id, style="danger")
+    asks = question(proposal, preview, operation)
+    text = f"{fallback([asks], length=TEXT_LENGTH - _TIMES_LENGTH)} Confirm before {moment(proposal.offer.expires_at)}."
+    label = yes_label(proposal, preview, operation)
+    yes = button(label, action_id=ActionId.CONFIRM, value=offer_id, style=yes_style(operation))
     no = button("Dismiss", action_id=ActionId.DISMISS, value=offer_id)
-    return Message(text, (section((_asks(preview, operation),)), actions(yes, no)))
-
-
-def _asks(preview: Preview, operation: Operation) -> str:
-    named, job = touches_words(preview.touches), cut(preview.job.job_id, NAME_LENGTH)
-    return f"{operation.verb.capitalize()} rollout {job}? This asks the cloud to cancel the tasks that are {named}."
+    return Message(text, (section((asks,)), actions(yes, no)))
 
 
 def no_buttons(proposal: Proposal, operation: Operation) -> Message:
     """The button message when there is nothing (more) to click: text alone."""
-    title = _title(proposal, operation)
+    name = title(proposal, operation)
     if proposal.state is State.OFFERED:
-        return _message([f"{title}: the buttons follow."], [section((f"{title}: the buttons follow.",))])
+        return _message([f"{name}: the buttons follow."], [section((f"{name}: the buttons follow.",))])
     who = proposal.confirmed_by or proposal.dismissed_by
     by = f" by {mention(who)}" if who else ""
-    said = "confirmed" if proposal.confirmed_by else _status(proposal)
-    text = f"{escaped(title)}: {said}{by}."
+    said = "confirmed" if proposal.confirmed_by else status(proposal)
+    text = f"{escaped(name)}: {said}{by}."
     return Message(text, (context(mrkdwn(text)),))
+
+
+def progress(proposal: Proposal, operation: Operation) -> Message:
+    """The message in the thread that tells how the devices move, edited as they are read."""
+    lines = [f"{status(proposal)}: {title(proposal, operation)}."]
+    if proposal.progress:
+        lines += [share_line(proposal), *moved_lines(proposal)]
+    else:
+        lines.append("No reading of the devices yet.")
+    is_over = proposal.state is State.FINISHED
+    if is_over:
+        lines.append("I no longer watch: the line in this thread that the channel sees too says how it ended.")
+    when = _when(proposal)
+    text = fallback(lines, length=TEXT_LENGTH - _TIMES_LENGTH)
+    blocks = [section(lines), *([context(mrkdwn(when))] if when else [])]
+    return Message(f"{text}\n{when}".strip(), tuple(blocks))
+
+
+def _when(proposal: Proposal) -> str:
+    """As of when the numbers are (the oldest of them), and until when they will be read again."""
+    read_at = [counts.read_at for counts in proposal.progress.values()]
+    told = [f"As of {moment(min(read_at))}."] if read_at else []
+    if proposal.state is State.FOLLOWING and proposal.follow_until is not None:
+        told.append(f"I watch until {moment(proposal.follow_until)} at the latest.")
+    return " ".join(told)
+
+
+def no_progress(proposal: Proposal, operation: Operation) -> Message:
+    """The message that tells how the devices move, before it does: a second copy of it misleads nobody."""
+    said = f"{title(proposal, operation)}: how the devices move is told here."
+    return _message([said], [section((said,))])
 
 
 def line(notice: Notice) -> Message:
@@ -175,20 +172,49 @@ def line(notice: Notice) -> Message:
 
 def broadcast(notice: Notice, proposal: Proposal, operation: Operation) -> Message:
     """A line in the thread that the channel sees too, where it must say by itself what it is about."""
-    title = _title(proposal, operation)
-    return _message((f"{title}:", *_said(notice)), [context(plain(title)), *_notice_blocks(notice)])
+    name = title(proposal, operation)
+    return _message((f"{name}:", *_said(notice)), [context(plain(name)), *_notice_blocks(notice)])
 
 
 def reply(post: Post) -> Message:
-    """An answer for one person alone, with the numbers if it has any."""
+    """An answer for one person alone, with the numbers if it has any, and what to pick from."""
     notice = post.notice or Notice("")
     blocks = _notice_blocks(notice)
     parts = list(_said(notice))
-    if post.preview is not None and not post.preview.touches:
-        lines = count_lines(post.preview.counts)
+    lines = [text for text in _numbers(post.preview) if text not in notice.lines] if post.preview is not None else []
+    if lines:
         blocks.insert(1, section(lines))
         parts += lines
+    if post.picks:
+        blocks += _pick_buttons(post)
+        unsaid = [name for name in post.picks[:PICKS_MOST] if not any(name in part for part in parts)]
+        parts.append(f"To pick from: {', '.join(unsaid)}" if unsaid else "")
     return _message(parts, blocks)
+
+
+def _numbers(preview: Preview) -> Iterator[str]:
+    """The counts of every batch that is only looked at; a change's own lines tell its numbers already."""
+    if preview.touches or any(part.tasks for part in preview.parts):
+        return
+    for part in preview.parts[:PARTS_SHOWN]:
+        if len(preview.parts) > 1:
+            yield f"{part.job.job_id} · {job_line(part.job)}"
+        yield from count_lines(part.counts, is_brief=len(preview.parts) > 1)
+        yield from failure_lines(part.counts)
+    if len(preview.parts) > PARTS_SHOWN:
+        yield f"… and {len(preview.parts) - PARTS_SHOWN:,} more rollouts"
+
+
+def _pick_buttons(post: Post) -> Iterator[Block]:
+    """A button for each instance; the lane of the answer is the delivery of the ask."""
+    buttons = [
+        button(cut(name, BUTTON_LENGTH), action_id=f"{ActionId.PICK}:{place}", value=f"{post.lane} {name}"[:2000])
+        for place, name in enumerate(post.picks[:PICKS_MOST])
+    ]
+    for start in range(0, len(buttons), _PICKS_A_ROW):
+        yield actions(*buttons[start : start + _PICKS_A_ROW])
+    if len(post.picks) > PICKS_MOST:
+        yield context(plain(f"… and {len(post.picks) - PICKS_MOST:,} more: say it again with on <instance>."))
 
 
 def _said(notice: Notice) -> tuple[str, ...]:

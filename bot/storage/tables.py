@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -24,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0003"
 """The newest revision under `migrations/versions`."""
 
 metadata = MetaData()
@@ -69,7 +71,7 @@ proposals = Table(
     Column("state", String(16), nullable=False),
     Column("operation", String(64), nullable=False),
     Column("instance", String(255), nullable=False),
-    Column("job", String(255), nullable=False),
+    Column("target", String(255), nullable=False),
     Column("params", String(255), nullable=False),
     Column("expires_at", Utc),
     Column("created_at", Utc, nullable=False),
@@ -79,7 +81,7 @@ _pending = text("state IN ('offered', 'approved')")
 Index(
     "one_pending",
     proposals.c.instance,
-    proposals.c.job,
+    proposals.c.target,
     proposals.c.operation,
     proposals.c.params,
     unique=True,
@@ -146,4 +148,70 @@ surfaces = Table(
     Column("channel", String(64)),
     Column("card", String(64)),
     Column("buttons", String(64)),
+    Column("progress", String(64)),
 )
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("account", String(255), primary_key=True),
+    Column("action", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("token", Integer, nullable=False),
+    Column("is_held", Boolean, nullable=False),
+    Column("taken_at", Double, nullable=False),
+    Column("free_at", Double, nullable=False),
+    Column("paused_until", Double, nullable=False),
+)
+"""The call budget, a row a slot. Times: seconds since 1970 by this database's clock. A lane's pause is in its row 0."""
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("instance", String(255), primary_key=True),
+    Column("target", String(255), primary_key=True),
+    Column("due_at", Utc, nullable=False),
+)
+"""When each batch that is followed may be looked at next, and so whose turn it is."""
+
+readings = Table(
+    "readings",
+    metadata,
+    Column("reading_id", _row_id, primary_key=True, autoincrement=True),
+    Column("instance", String(255), nullable=False),
+    Column("target", String(255), nullable=False),
+    Column("began_at", Utc, nullable=False),
+    Column("body", Text, nullable=False),
+)
+Index("readings_of_target", readings.c.instance, readings.c.target, readings.c.began_at)
+
+found_firmware = Table(
+    "found_firmware",
+    metadata,
+    Column("instance", String(255), primary_key=True),
+    Column("firmware_id", String(255), primary_key=True),
+    Column("seen_at", Utc, nullable=False),
+    Column("created_at", Utc),
+    Column("body", Text, nullable=False),
+)
+
+found_jobs = Table(
+    "found_jobs",
+    metadata,
+    Column("instance", String(255), primary_key=True),
+    Column("job_id", String(255), primary_key=True),
+    Column("firmware_id", String(255), nullable=False),
+    Column("is_running", Boolean, nullable=False),
+    Column("seen_at", Utc, nullable=False),
+    Column("created_at", Utc),
+    Column("body", Text, nullable=False),
+)
+
+touched_jobs = Table(
+    "touched_jobs",
+    metadata,
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), primary_key=True),
+    Column("job", String(255), primary_key=True),
+)
+"""Which batches a proposal's offers name: what the lock between stops and restarts is looked up by."""
+Index("proposals_of_job", touched_jobs.c.job)

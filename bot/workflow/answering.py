@@ -11,6 +11,7 @@ from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
 from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place
+from bot.operations import Subject
 from bot.policy.load import Policy
 from bot.ports import Purpose
 from bot.proposals import Confirmed, Ended, Proposal, State
@@ -79,6 +80,8 @@ async def _confirm(
         raise _no(proposal, sentences.click_denied(decision), why="denied")
     if decision.requirements.reason and not proposal.reason:
         raise _no(proposal, sentences.confirmation_needs_reason(), why="no reason")
+    operation = means.operations[proposal.operation]
+    is_one_job = operation.subject is Subject.JOB and not operation.retries(proposal.params)
     facts: dict[str, Fact] = {
         "offer": offer.offer_id,
         "policy": decision.policy,
@@ -86,7 +89,9 @@ async def _confirm(
         "for": proposal.requester,
     }
     # The last look begins while the yes is written down: reading changes nothing, and seconds count.
-    looking = asyncio.ensure_future(means.reads.fetch_job(proposal.target, purpose=Purpose.STOP))
+    looking = (
+        asyncio.ensure_future(means.reads.fetch_job(proposal.target, purpose=Purpose.STOP)) if is_one_job else None
+    )
     try:
         approved = await move(
             means,

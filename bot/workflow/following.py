@@ -1,118 +1,230 @@
 """After the call: watch the devices until nothing that was named still moves, or the stated time has passed.
 
 *Stopped* needs two readings in a row, each in the order in which devices move, in which nothing named is open: a device
-cannot hide from both. The numbers are differences to the baseline, the counts of the re-check.
+cannot hide from both. Readings are shared by all proposals on the same batch, in whatever process, and are kept; so a
+follow that is taken up again counts on from them. How it ended is judged in `verdicts`.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
 
-from bot.audit import EntryName, Fact
+from bot.audit import Fact
 from bot.errors import CloudError
-from bot.exchange import Post, PostKind
-from bot.model import OPEN_STATES, Counts, Outcome, OutcomeCode, TaskState
-from bot.ports import Purpose
-from bot.proposals import Ended, Progress, Proposal
-from bot.workflow import reports
-from bot.workflow.means import Means, keep, move, showing
+from bot.exchange import File, FileKind, Post, PostKind
+from bot.model import Counts, Outcome, Part, Target, Task, TaskState
+from bot.operations import Direction
+from bot.ports import Purpose, Reading, Watched
+from bot.proposals import CallAnswer, Ended, Progress, Proposal
+from bot.workflow.ending import finish
+from bot.workflow.looking import count
+from bot.workflow.means import Means, keep
+from bot.workflow.stepping import accepted_jobs
+from bot.workflow.verdicts import judge_rate, judge_retry, judge_stop, still_moving
 
+HOLD_SECONDS = 20.0
+"""So long nobody else looks at a batch while one look is under way."""
+
+FRESH_SECONDS = 60.0
+"""Counts that are older are not said to be those of now."""
+
+FILES_MOST = 3
 _RISING = (TaskState.CANCELED, TaskState.SUCCEEDED, TaskState.FAILED)
 _ORDER = (TaskState.CONFIRM, TaskState.QUEUED, TaskState.NOTIFIED, TaskState.IN_PROGRESS, *_RISING)
 
 
 async def follow(means: Means, proposal: Proposal) -> None:
     """following → finished."""
-    assert proposal.offer is not None and proposal.follow_until is not None  # noqa: S101, PT018 (accepted ones have both)
-    zeros, pause = 0, means.timings.poll_seconds
-    shown_at = means.clock()
+    direction = means.operations[proposal.operation].direction
+    if direction is Direction.TUNE:
+        await _follow_rate(means, proposal)
+    elif direction is Direction.RESTART:
+        await _follow_retry(means, proposal)
+    else:
+        await _follow_stop(means, proposal)
+
+
+async def _follow_stop(means: Means, proposal: Proposal) -> None:
+    parts = followed_parts(proposal)
+    pause, shown_at = means.timings.poll_seconds, None
     while True:
-        counts = await _read(means, proposal)
-        left = still_moving(proposal, counts)
-        zeros = zeros + 1 if left == 0 else 0
-        is_late = means.clock() >= proposal.follow_until and left != 0
-        if counts is not None and counts.by_state != (proposal.progress.by_state if proposal.progress else None):
+        waits = await asyncio.gather(*(_look_if_due(means, proposal, part, pause) for part in parts))
+        latest = [await _latest(means, proposal, part) for part in parts]
+        now = {part.job.job_id: seen[-1].counts for part, seen in zip(parts, latest, strict=True) if seen}
+        if _by_state(now) != _by_state(proposal.progress):
             pause = means.timings.poll_seconds
-            is_due = means.clock() >= shown_at + timedelta(seconds=means.timings.card_seconds)
+            is_due = shown_at is None or means.clock() >= shown_at + timedelta(seconds=means.timings.progress_seconds)
             shown_at = means.clock() if is_due else shown_at
-            moved = await _progress(means, proposal, counts, is_shown=is_due)
+            moved = await _keep_progress(means, proposal, now, is_shown=is_due)
             if moved is None:
                 return
             proposal = moved
-        if zeros >= 2 or is_late:
-            await _end(means, proposal, is_read=left is not None)
+        is_still = all(_is_still(part, seen) for part, seen in zip(parts, latest, strict=True))
+        if is_still or proposal.follow_until is None or means.clock() >= proposal.follow_until:
+            fresh_since = means.clock() - timedelta(seconds=FRESH_SECONDS)
+            seen_now = [
+                part.job.job_id
+                for part, seen in zip(parts, latest, strict=True)
+                if seen and seen[-1].counts.read_at >= fresh_since
+            ]
+            await _end_stop(means, proposal, parts, seen_now)
             return
-        await means.sleep(pause)
+        await means.sleep(max(0.05, min([pause, *(wait for wait in waits if wait > 0)])))
         pause = min(pause * 1.5, means.timings.poll_most_seconds)
 
 
-async def _read(means: Means, proposal: Proposal) -> Counts | None:
+def followed_parts(proposal: Proposal) -> tuple[Part, ...]:
+    accepted = accepted_jobs(proposal)
+    parts = proposal.called.parts if proposal.called is not None else ()
+    return tuple(part for part in parts if part.job.job_id in accepted)
+
+
+def _watched(proposal: Proposal, part: Part) -> Watched:
+    devices = tuple(dict.fromkeys(task.device for task in part.tasks))
+    return Watched(Target(proposal.target.instance, part.job.job_id, devices=devices))
+
+
+async def _look_if_due(means: Means, proposal: Proposal, part: Part, pause: float) -> float:
+    """Looks at a batch if it is time and nobody else does; else how many seconds until it is."""
+    watched = _watched(proposal, part)
+    wait = await means.readings.may_read(watched, hold_seconds=HOLD_SECONDS)
+    if wait > 0:
+        return wait
+    began_at = means.clock()
     try:
-        return await means.reads.fetch_counts(proposal.target, _ORDER, purpose=Purpose.FOLLOW, in_order=True)
+        counts = await _count(means, watched)
     except CloudError:
-        return None
+        await means.readings.put_off(watched, pause_seconds=pause)
+    else:
+        await means.readings.save_reading(watched, Reading(counts, began_at), pause_seconds=pause)
+    return 0
 
 
-async def _progress(means: Means, proposal: Proposal, counts: Counts, *, is_shown: bool) -> Proposal | None:
-    """Keeps what was read, so that another process goes on from there; the card follows at a calm rate."""
-    posts = (Post(PostKind.CARD, proposal.proposal_id),) if is_shown else ()
-    return await keep(means, proposal, Progress(counts), posts=posts)
+async def _count(means: Means, watched: Watched) -> Counts:
+    target = watched.target
+    if target.devices:
+        return count(await means.reads.fetch_tasks_of(target, target.devices, purpose=Purpose.FOLLOW), means)
+    return await means.reads.fetch_counts(target, _ORDER, purpose=Purpose.FOLLOW, in_order=True)
 
 
-async def _end(means: Means, proposal: Proposal, *, is_read: bool) -> None:
-    outcome = judge(proposal, is_read=is_read, follow_seconds=means.timings.follow_seconds)
+async def _latest(means: Means, proposal: Proposal, part: Part) -> tuple[Reading, ...]:
+    """The last two readings that began after the call was accepted."""
+    since = proposal.followed_from or proposal.created_at
+    return await means.readings.fetch_readings(_watched(proposal, part), since=since, most=2)
+
+
+def _by_state(counts: object) -> object:
+    return {job: each.by_state for job, each in counts.items()} if isinstance(counts, dict) else counts
+
+
+def _is_still(part: Part, seen: tuple[Reading, ...]) -> bool:
+    return len(seen) == 2 and all(still_moving(part, each.counts) == 0 for each in seen)
+
+
+async def _keep_progress(
+    means: Means, proposal: Proposal, now: dict[str, Counts], *, is_shown: bool
+) -> Proposal | None:
+    """Keeps what was read, so that cards show it; the message in the thread follows at a calm rate."""
+    posts = (Post(PostKind.PROGRESS, proposal.proposal_id),) if is_shown else ()
+    return await keep(means, proposal, Progress(now), posts=posts)
+
+
+async def _end_stop(means: Means, proposal: Proposal, parts: tuple[Part, ...], seen: list[str]) -> None:
+    outcome = judge_stop(proposal, seen=seen, follow_seconds=means.timings.follow_seconds)
+    await _end(means, proposal, outcome, files=_files(proposal, parts, seen))
+
+
+def _files(proposal: Proposal, parts: tuple[Part, ...], seen: list[str]) -> tuple[Post, ...]:
+    """The devices that still move, and the curve of each batch."""
+    posts = []
+    for part in [part for part in parts if not part.tasks][:FILES_MOST]:
+        job, target = part.job.job_id, Target(proposal.target.instance, part.job.job_id)
+        if job in seen and still_moving(part, proposal.progress.get(job)):
+            states = tuple(dict.fromkeys((*part.touched_states, TaskState.IN_PROGRESS)))
+            file = File(FileKind.MOVING, target, states)
+            posts.append(Post(PostKind.FILE, proposal.proposal_id, file=file))
+        file = File(FileKind.CURVE, target, since=_begin(proposal, part))
+        posts.append(Post(PostKind.FILE, proposal.proposal_id, file=file))
+    return tuple(posts)
+
+
+def _begin(proposal: Proposal, part: Part) -> datetime:
+    return min(part.counts.read_at, proposal.followed_from or part.counts.read_at)
+
+
+async def _end(means: Means, proposal: Proposal, outcome: Outcome, *, files: tuple[Post, ...] = ()) -> None:
     facts: dict[str, Fact] = {
-        "outcome": outcome.code.value,
         "stopped": outcome.stopped,
         "finished_anyway": outcome.finished_anyway,
         "failed": outcome.failed,
         "still_moving": outcome.still_moving,
     }
-    posts = (Post(PostKind.BROADCAST, proposal.proposal_id, outcome.notice), *showing(proposal.proposal_id))
-    await move(means, proposal, Ended(outcome), name=EntryName.ENDED, facts=facts, posts=posts)
+    progress = (Post(PostKind.PROGRESS, proposal.proposal_id),) if proposal.progress else ()
+    await finish(means, proposal, Ended(outcome), facts=facts, posts=(*progress, *files))
 
 
-def still_moving(proposal: Proposal, counts: Counts | None) -> int | None:
-    """How many devices that were asked to stop still move, or None if that is not known.
-
-    A device that had been told may begin to report progress although its task was to be cancelled. So where devices in
-    progress were not asked to stop, those beyond the ones that were in progress before (less all that finished since)
-    count as moving: rather one too many than one too few.
-    """
-    assert proposal.offer is not None  # noqa: S101 (what is followed was offered)
-    named = proposal.offer.preview.touched_states
-    left = counts.of(named) if counts is not None else None
-    if left is None or TaskState.IN_PROGRESS in named:
-        return left
-    before = proposal.baseline.by_state.get(TaskState.IN_PROGRESS) if proposal.baseline is not None else None
-    ended = [_rise(proposal.baseline, counts, state) for state in (TaskState.SUCCEEDED, TaskState.FAILED)]
-    now = counts.by_state.get(TaskState.IN_PROGRESS) if counts is not None else None
-    if before is None or now is None or None in ended:
-        return left
-    return left + max(0, now - max(0, before - sum(each or 0 for each in ended)))
+async def _follow_rate(means: Means, proposal: Proposal) -> None:
+    """A rate is read back until it is what was asked for."""
+    assert proposal.follow_until is not None  # noqa: S101 (what is followed has an end)
+    [wanted] = [step.settings.per_minute for step in proposal.steps if step.settings is not None]
+    pause, rate, is_seen = means.timings.poll_seconds, None, False
+    while True:
+        try:
+            job = await means.reads.fetch_job(proposal.target, purpose=Purpose.FOLLOW)
+            rate, is_seen = job.settings.per_minute if job.settings else None, job.settings is not None
+        except CloudError:
+            is_seen = False
+        if (is_seen and rate == wanted) or means.clock() >= proposal.follow_until:
+            await _end(means, proposal, judge_rate(proposal, now=rate, is_seen=is_seen))
+            return
+        await means.sleep(pause)
+        pause = min(pause * 1.5, means.timings.poll_most_seconds)
 
 
-def judge(proposal: Proposal, *, is_read: bool, follow_seconds: float) -> Outcome:
-    """How it ended, from the baseline and the last counts; `is_read`: those are of now."""
-    baseline, last = proposal.baseline, proposal.progress
-    assert proposal.offer is not None  # noqa: S101 (what was followed was offered)
-    named = proposal.offer.preview.touched_states
-    rises = [_rise(baseline, last, state) for state in _RISING]
-    moving = still_moving(proposal, last)
-    if not is_read or baseline is None or last is None or moving is None or None in rises:
-        return Outcome(OutcomeCode.UNKNOWN_OUTCOME, reports.never_seen(follow_seconds))
-    stopped, finished, failed = (rise or 0 for rise in rises)
-    spared = sum(baseline.by_state.get(state) or 0 for state in OPEN_STATES if state not in named)
-    escaped = max(0, finished - spared)
-    if not moving and not escaped:
-        code = OutcomeCode.STOPPED
-    else:
-        code = OutcomeCode.PARTLY_STOPPED if stopped else OutcomeCode.NOT_STOPPED
-    notice = reports.final(code, stopped=stopped, finished=finished, failed=failed, moving=moving, spared=spared)
-    return Outcome(code, notice, stopped, finished, failed, moving)
+async def _follow_retry(means: Means, proposal: Proposal) -> None:
+    """The tasks of the accepted batches are read until all of them have left the state that they were in."""
+    assert proposal.follow_until is not None  # noqa: S101 (what is followed has an end)
+    before = _accepted_tasks(proposal)
+    pause = means.timings.poll_seconds
+    while True:
+        now = await _read_named(means, proposal, before)
+        running = _running(before, now) if now is not None else None
+        if running == len(before) or means.clock() >= proposal.follow_until or not before:
+            counts = count(now, means) if now is not None else None
+            await _end(means, proposal, judge_retry(proposal, running=running, asked=len(before), now=counts))
+            return
+        await means.sleep(pause)
+        pause = min(pause * 1.5, means.timings.poll_most_seconds)
 
 
-def _rise(before: Counts | None, after: Counts | None, state: TaskState) -> int | None:
-    was = before.by_state.get(state) if before is not None else None
-    now = after.by_state.get(state) if after is not None else None
-    return None if was is None or now is None else max(0, now - was)
+def _accepted_tasks(proposal: Proposal) -> dict[str, Task]:
+    accepted = {
+        task for call in proposal.calls if call.answer is CallAnswer.ACCEPTED for task in call.intent.step.tasks
+    }
+    parts = proposal.called.parts if proposal.called is not None else ()
+    return {task.task_id: task for part in parts for task in part.tasks if task.task_id in accepted}
+
+
+async def _read_named(means: Means, proposal: Proposal, before: dict[str, Task]) -> tuple[Task, ...] | None:
+    devices = list(dict.fromkeys(task.device for task in before.values()))
+    try:
+        found = await means.reads.fetch_tasks_of(proposal.target, devices, purpose=Purpose.FOLLOW)
+    except CloudError:
+        return None
+    return found
+
+
+def _running(before: dict[str, Task], now: tuple[Task, ...]) -> int:
+    """How many of the tasks run again. Whether one keeps its id is not documented: its device's other task counts."""
+    by_id = {task.task_id: task for task in now}
+    others = {task.device for task in now if task.task_id not in before}
+    return sum(
+        _has_moved(task, by_id[task.task_id]) if task.task_id in by_id else task.device in others
+        for task in before.values()
+    )
+
+
+def _has_moved(before: Task, now: Task) -> bool:
+    """It has left its old state, or was there again: a device may fail twice within seconds."""
+    return now.state is not before.state or (now.changed_at is not None and now.changed_at != before.changed_at)

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OtabrakeError
 from bot.exchange import Post, PostKind, ReplyTo
-from bot.model import Actor, Decision, Job, Notice, Preview, Question, Unknown
+from bot.model import UNKNOWN, Actor, Decision, Job, Notice, Preview, Question, Step, Target
 from bot.operations import Operations
 from bot.policy.decide import decide
 from bot.policy.load import Policy
-from bot.ports import CloudChanges, CloudReads, CloudWords, Notifier, People, Store, Transition
+from bot.ports import CloudChanges, CloudReads, CloudWords, Found, Notifier, People, Readings, Store, Transition
 from bot.proposals import Answer, Proposal, advance
 
 BOT = "otabrake"
@@ -36,7 +36,9 @@ class Timings:
     nonce_seconds: float = 840
     poll_seconds: float = 1
     poll_most_seconds: float = 10
-    card_seconds: float = 3
+    progress_seconds: float = 5
+    rate_seconds: float = 30
+    restart_seconds: float = 120
     sweep_seconds: float = 1
 
 
@@ -53,6 +55,8 @@ class Means:
     """The ports and the rest of what the road needs; `wiring` makes it, tests make their own."""
 
     store: Store
+    readings: Readings
+    found: Found
     reads: CloudReads
     changes: CloudChanges
     words: CloudWords
@@ -83,10 +87,14 @@ async def drop(reading: asyncio.Future[Any] | None) -> None:
 
 
 class TurnedDown(OtabrakeError):
-    """A delivery that is answered with a no: what the person is told, and one word on why for the audit."""
+    """A delivery that is answered with a no: what the person is told, and one word on why for the audit.
 
-    def __init__(self, notice: Notice, *, why: str, proposal_id: str | None = None) -> None:
+    `picks` are the instances of which one must be picked first.
+    """
+
+    def __init__(self, notice: Notice, *, why: str, proposal_id: str | None = None, picks: Sequence[str] = ()) -> None:
         super().__init__(why)
+        self.picks = tuple(picks)
         self.notice = notice
         self.why = why
         self.proposal_id = proposal_id
@@ -125,13 +133,28 @@ async def keep(means: Means, before: Proposal, answer: Answer, *, posts: Sequenc
 
 
 async def reply(
-    means: Means, *, lane: str, to: ReplyTo, notice: Notice, entry: Entry, preview: Preview | None = None
+    means: Means,
+    *,
+    lane: str,
+    to: ReplyTo,
+    notice: Notice,
+    entry: Entry,
+    preview: Preview | None = None,
+    posts: Sequence[Post] = (),
+    picks: Sequence[str] = (),
 ) -> None:
-    """Answers the delivery `lane` for one person alone, with its audit entry."""
-    post = Post(PostKind.REPLY, lane, notice, to, preview)
-    await means.store.record(entries=(entry,), posts=(post,), handled=lane)
+    """Answers the delivery `lane` for one person alone, with its audit entry; `posts` follow."""
+    post = Post(PostKind.REPLY, lane, notice, to, preview, picks=tuple(picks))
+    await means.store.record(entries=(entry,), posts=(post, *posts), handled=lane)
     means.notifier.wake()
     means.log.info(entry.name.value, actor=entry.actor, proposal=entry.proposal_id, **entry.facts)
+
+
+def steps_of(means: Means, proposal: Proposal) -> tuple[Step, ...]:
+    """The steps that carry a proposal out: as planned at its first call, before that as its offer would."""
+    if proposal.steps or proposal.offer is None:
+        return proposal.steps
+    return means.operations[proposal.operation].steps(proposal.offer.preview, proposal.params)
 
 
 def showing(proposal_id: str) -> tuple[Post, Post]:
@@ -159,13 +182,20 @@ def decide_at_card(
 
 
 def question_of(proposal: Proposal, actor: Actor, preview: Preview, *, channel: str | None) -> Question:
+    return ask_policy(actor, proposal.operation, channel, proposal.target, preview)
+
+
+def ask_policy(actor: Actor, operation: str, channel: str | None, target: Target, preview: Preview) -> Question:
+    """The question whose facts a preview tells. What the operation does not touch is no fact of it."""
+    products = {part.job.product for part in preview.parts} or {target.product}
+    product = products.pop() if len(products) == 1 else ""
     devices = preview.devices
     return Question(
         actor=actor,
-        operation=proposal.operation,
+        operation=operation,
         channel=channel,
-        instance=proposal.target.instance,
-        product=preview.job.product or Unknown.UNKNOWN,
-        touches=preview.touches,
-        devices=Unknown.UNKNOWN if devices is None else devices,
+        instance=target.instance,
+        product=product or UNKNOWN,
+        touches=preview.touches or None,
+        devices=UNKNOWN if devices is None else devices,
     )

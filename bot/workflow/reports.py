@@ -1,6 +1,7 @@
-"""What the road says from the last look on: what was sent, what the cloud said, what the devices did.
+"""What the road says from the last look to the cloud's answer: what was sent, and what the cloud said.
 
-As in `sentences`: one function a sentence, plain text, and nothing claimed that is not known.
+As in `sentences`: one function a sentence, plain text, and nothing claimed that is not known. What the devices did is
+told in `verdicts`.
 """
 
 from __future__ import annotations
@@ -8,36 +9,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from bot.model import (
-    Counts,
-    Decision,
-    JobState,
-    Notice,
-    OutcomeCode,
-    Preview,
-    StepKind,
-)
-from bot.workflow.figures import count_lines
+from bot.model import Counts, Decision, Notice, Preview, Step, StepKind
+from bot.operations import Direction
+from bot.proposals import CallAnswer, Proposal
+from bot.workflow.figures import count_lines, names, state_words
 from bot.workflow.sentences import by_hand, lower_first
 
 
 def changed(before: Preview, after: Preview) -> Notice:
     lines = []
-    if before.job.state is not after.job.state:
-        lines.append(f"The rollout was {_said(before.job.state)}, it is now {_said(after.job.state)}.")
-    if before.job.kind is not after.job.kind:
-        lines.append(f"It was a {before.job.kind} rollout, it is now a {after.job.kind} one.")
-    if before.job.firmware_id != after.job.firmware_id:
-        lines.append("It now carries another firmware.")
+    seen = {part.job.job_id: part.job for part in before.parts}
+    for now in (part.job for part in after.parts):
+        was = seen.get(now.job_id)
+        which = "The rollout" if len(after.parts) == 1 else f"Rollout {now.job_id}"
+        if was is None:
+            lines.append(f"{which} was not running then.")
+            continue
+        if was.state is not now.state:
+            lines.append(f"{which} was {state_words(was.state)}, it is now {state_words(now.state)}.")
+        if was.kind is not now.kind:
+            lines.append(f"{which} was a {was.kind} rollout, it is now a {now.kind} one.")
+        if was.firmware_id != now.firmware_id:
+            lines.append(f"{which} now carries another firmware.")
+        if was.settings != now.settings and was.settings and now.settings:
+            lines.append(f"{which} has other settings now.")
     return Notice("Nothing was sent yet: the rollout changed after the numbers that were confirmed.", tuple(lines))
-
-
-def _said(state: JobState) -> str:
-    return state.replace("_", " ").lower()
 
 
 def denied_now(decision: Decision) -> Notice:
     return Notice("Nothing was sent: at the last look the policy no longer allows it.", decision.reasons)
+
+
+def superseded(stop: Proposal) -> Notice:
+    return Notice(
+        f"Not sent (any more): a stop of the same rollout was asked for at {stop.created_at:%H:%M:%S} UTC, and a stop "
+        "goes first. Ask again when it is over."
+    )
 
 
 def never_sent(explained: Notice | None, done: tuple[StepKind, ...] = (), command: str | None = None) -> Notice:
@@ -58,38 +65,104 @@ def not_read_again(explained: Notice, command: str | None) -> Notice:
     )
 
 
-def not_every_number(before: Counts) -> Notice:
+def not_every_number(read_at: datetime) -> Notice:
     return Notice(
-        f"Not every number could be read again: those of {before.read_at:%H:%M:%S} UTC stand in for them, also in what "
+        f"Not every number could be read again: those of {read_at:%H:%M:%S} UTC stand in for them, also in what "
         "is said later of stopped and finished devices."
     )
 
 
-_STEP_WORDS = {
+STEP_WORDS = {
     StepKind.CANCEL_STRATEGY: "cancelling the strategy",
     StepKind.CANCEL_TASKS: "cancelling the tasks",
+    StepKind.CANCEL_DEVICES: "cancelling the devices by name",
+    StepKind.RETRY_TASKS: "running the tasks again",
+    StepKind.SET_RATE: "setting the rate",
 }
 
 
+def step_words(step: Step) -> str:
+    """A step with what it is about, where a change has several."""
+    of = names(step.devices) if step.devices else step.target.job
+    return f"{STEP_WORDS[step.kind]} ({of})"
+
+
 def _done(done: Iterable[StepKind]) -> str:
-    return f"Accepted before that: {', '.join(_STEP_WORDS[step] for step in done)}."
+    return f"Accepted before that: {', '.join(STEP_WORDS[step] for step in done)}."
 
 
-def refused(step: StepKind, explained: Notice, done: tuple[StepKind, ...], command: str | None) -> Notice:
+def refused(
+    step: StepKind,
+    explained: Notice,
+    done: tuple[StepKind, ...],
+    command: str | None,
+    *,
+    next_step: str | None = None,
+) -> Notice:
     lines = (*explained.lines, _done(done)) if done else explained.lines
+    if next_step:
+        lines = (*lines, next_step)
     return Notice(
-        f"The cloud refused {_STEP_WORDS[step]}: {lower_first(explained.text)}",
+        f"The cloud refused {STEP_WORDS[step]}: {lower_first(explained.text)}",
         (*lines, *by_hand(command)),
         command,
         explained.reference,
     )
 
 
-def accepted(step: StepKind, *, is_last: bool, request_id: str | None, detail: str | None, at: datetime) -> Notice:
+def after_refusal(step: Step, code: str) -> str | None:
+    """The next useful step where the cloud takes no cancel of a batch that is cancelled already."""
+    if step.kind is not StepKind.CANCEL_TASKS or not code.casefold().endswith(("jobcanceled", "jobhascanceled")):
+        return None
+    return (
+        "What is left of it can be cancelled device by device, which does not spare devices in progress: "
+        f"/ota halt {step.target.job} --queued --notified --unconfirmed --in-progress because …"
+    )
+
+
+_WATCHING = {
+    Direction.STOP: "That does not mean that devices stopped: I am watching them.",
+    Direction.TUNE: "I am reading it back.",
+    Direction.RESTART: "That does not mean that devices run: I am looking whether they do.",
+}
+
+
+def accepted(
+    step: StepKind,
+    direction: Direction,
+    *,
+    is_last: bool,
+    request_id: str | None,
+    detail: str | None,
+    at: datetime,
+    of: int = 1,
+) -> Notice:
     time = at.strftime("%H:%M:%S UTC")
-    said = f"The cloud accepted {_STEP_WORDS[step]} at {time}." if detail is None else detail
-    watching = "That does not mean that devices stopped: I am watching them." if is_last else "The next step follows."
-    return Notice(f"{said} {watching}", reference=request_id)
+    said = f"The cloud accepted {STEP_WORDS[step]} at {time}." if detail is None else detail
+    if is_last and of > 1 and detail is None:
+        said = f"The cloud accepted {STEP_WORDS[step]} at {time}, the last of {of} calls."
+    return Notice(f"{said} {_WATCHING[direction] if is_last else 'The next step follows.'}", reference=request_id)
+
+
+_CAME_TO = {
+    CallAnswer.REFUSED: "The cloud refused {step}",
+    CallAnswer.THROTTLED: "The cloud took no call for {step} in time",
+    CallAnswer.NOT_SENT: "Not sent: {step}",
+    CallAnswer.LOST: "Not known whether it worked: {step}",
+    CallAnswer.ACCEPTED: "Accepted: {step}",
+}
+
+
+def given_up(step: Step, answer: CallAnswer, explained: Notice, code: str, *, instead: int, is_last: bool) -> Notice:
+    """One step of several came to nothing that can be relied on."""
+    said = _CAME_TO[answer].format(step=step_words(step))
+    if instead:
+        then = f"I cancel its devices by name instead, in {instead} call{'s' if instead > 1 else ''}."
+    else:
+        then = "I watch what was accepted." if is_last else "The next step follows."
+    follow_up = after_refusal(step, code) if not instead else None
+    lines = (*explained.lines, follow_up) if follow_up else explained.lines
+    return Notice(f"{said}: {lower_first(explained.text)} {then}", lines, reference=explained.reference)
 
 
 def arrived_unanswered() -> str:
@@ -97,57 +170,33 @@ def arrived_unanswered() -> str:
 
 
 def step_reached_unanswered(step: StepKind) -> str:
-    return f"No answer came to {_STEP_WORDS[step]}, but its goal is reached; whether that was this call is not known."
+    return f"No answer came to {STEP_WORDS[step]}, but its goal is reached; whether that was this call is not known."
 
 
-def lost(step: StepKind, why: str) -> Notice:
+def lost(step: StepKind, why: str, request_id: str | None = None) -> Notice:
     return Notice(
-        f"The answer to {_STEP_WORDS[step]} was lost ({why}). Whether it arrived is not known yet: I am finding out."
+        f"The answer to {STEP_WORDS[step]} was lost ({why}). Whether it arrived is not known yet: I am finding out.",
+        reference=request_id,
     )
 
 
-def goal_reached_unconfirmed(counts: Counts) -> Notice:
+def goal_reached_unconfirmed(step: StepKind, counts: Counts) -> Notice:
+    goal = {
+        StepKind.SET_RATE: "the rate is set",
+        StepKind.RETRY_TASKS: "the tasks run again",
+    }.get(step, "nothing that it names is left")
     return Notice(
-        "No answer came to the call, but the goal is reached: nothing that it names is left. "
-        "Whether that was this call is not known.",
-        count_lines(counts),
+        f"No answer came to the call, but the goal is reached: {goal}. Whether that was this call is not known.",
+        count_lines(counts) if counts.by_state else (),
     )
 
 
-def unknown_outcome(why: str, command: str | None) -> Notice:
+def unknown_outcome(why: str, command: str | None, reference: str | None = None) -> Notice:
     return Notice(
-        f"Unknown: the call may or may not have arrived ({why}). Look with /ota status, and stop it again if needed.",
+        f"Unknown: the call may or may not have arrived ({why}). Look with /ota status before you ask for it again.",
         by_hand(command),
         command,
-    )
-
-
-def final(code: OutcomeCode, *, stopped: int, finished: int, failed: int, moving: int, spared: int) -> Notice:
-    """What the devices did since the call. `spared`: those that were open before and were not asked to stop."""
-    heads = {
-        OutcomeCode.STOPPED: "S",
-        OutcomeCode.PARTLY_STOPPED: "Partly stopped: s",
-        OutcomeCode.NOT_STOPPED: "Not stopped: s",
-    }
-    lines = []
-    if spared:
-        ended = finished + failed
-        among = f"; up to {min(spared, ended):,} of those that finished or failed are among them" if ended else ""
-        lines.append(f"Besides, {spared:,} were not asked to stop{among}.")
-    if moving:
-        lines.append("Some devices still move although they were asked to stop. Look again with /ota status.")
-    if finished:
-        lines.append("Devices on the new version stay on it: ship them a higher version.")
-    counts = f"topped {stopped:,}, finished anyway {finished:,}, failed {failed:,}"
-    left = f"{moving:,}" if moving else "none"
-    return Notice(f"{heads[code]}{counts}; of those asked to stop, {left} still moving.", tuple(lines))
-
-
-def never_seen(follow_seconds: float) -> Notice:
-    minutes = round(follow_seconds / 60)
-    return Notice(
-        f"The cloud accepted the call, but at the end of {minutes} min it did not tell what the devices do. "
-        "Look with /ota status."
+        reference,
     )
 
 

@@ -13,15 +13,18 @@ from collections.abc import Awaitable, Callable
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OutOfTurn, StoreUnavailable
-from bot.exchange import Ask, Click, Delivery, Post, PostKind
+from bot.exchange import Ask, Click, Delivery, Pick, Post, PostKind, Resume
 from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
 from bot.workflow import reports
 from bot.workflow.answering import expire, handle_click
-from bot.workflow.asking import command_for, handle_ask, offer
-from bot.workflow.calling import find_out, go_on_calling
+from bot.workflow.asking import command_for, handle_ask, handle_pick, handle_resume
+from bot.workflow.calling import go_on_calling
+from bot.workflow.finding_out import find_out
 from bot.workflow.following import follow
 from bot.workflow.means import GoOn, Means, TurnedDown, drop, move, private, reply, showing
+from bot.workflow.offering import offer
+from bot.workflow.reading import facts_of
 from bot.workflow.rechecking import call_approved
 
 ATTEMPTS = 5
@@ -118,6 +121,10 @@ class Road:
                 raise TurnedDown(reports.broken(delivery.delivery_id), why="broken")
             if isinstance(content, Ask):
                 return await handle_ask(self._means, delivery, content)
+            if isinstance(content, Resume):
+                return await handle_resume(self._means, delivery, content)
+            if isinstance(content, Pick):
+                return await handle_pick(self._means, delivery, content)
             return await handle_click(self._means, delivery, content, reading)
         except TurnedDown as no:
             await self._turn_down(delivery, no)
@@ -125,12 +132,18 @@ class Road:
 
     async def _turn_down(self, delivery: Delivery, no: TurnedDown) -> None:
         facts: dict[str, Fact] = {"why": no.why}
-        name = EntryName.CLICK_REFUSED
+        name = EntryName.CLICK_REFUSED if isinstance(delivery.content, Click) else EntryName.REFUSED
         if isinstance(ask := delivery.content, Ask):
-            name = EntryName.REFUSED
-            facts |= {"operation": ask.operation, "instance": ask.instance, "job": ask.job}
+            facts |= facts_of(ask, ask.on(ask.instance or ""))
         entry = Entry(name, self._means.clock(), delivery.reply_to.user_id, no.proposal_id, facts)
-        await reply(self._means, lane=delivery.delivery_id, to=delivery.reply_to, notice=no.notice, entry=entry)
+        await reply(
+            self._means,
+            lane=delivery.delivery_id,
+            to=delivery.reply_to,
+            notice=no.notice,
+            entry=entry,
+            picks=no.picks if isinstance(delivery.content, Ask) else (),
+        )
 
     async def _go_on(self, what: GoOn) -> None:
         """The first step of what was just written needs no look at the database; the rest goes on from the row."""

@@ -6,52 +6,69 @@ Plain text only; markup, mentions and buttons are the edge's. Numbers that are n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bot.model import (
     Decision,
+    Firmware,
     JobKind,
     JobState,
     Notice,
     Preview,
     Requirements,
-    StepKind,
+    Target,
+    Task,
+    TaskState,
 )
-from bot.operations import Kind, Operation
+from bot.operations import Kind, Operation, Params, Subject, value_of
 from bot.proposals import Proposal
-from bot.workflow.figures import count_lines, effect_lines, job_line
-
-OVER = (JobState.COMPLETED, JobState.CANCELED)
-
-
-def strategy_line(preview: Preview, operation: Operation) -> str | None:
-    """What is said of a dynamic rollout's strategy: that it ends first, or that it goes on."""
-    steps = {step.kind for step in operation.steps(preview)}
-    if StepKind.CANCEL_STRATEGY in steps:
-        return "No new devices will be matched: the strategy is cancelled first."
-    if preview.job.kind is JobKind.DYNAMIC and StepKind.CANCEL_STRATEGY not in steps:
-        return f"It keeps matching new devices until it is halted, as a second step: /ota halt {preview.job.job_id}"
-    return None
+from bot.workflow.figures import (
+    OVER,
+    count_lines,
+    failure_lines,
+    job_line,
+    names,
+    number,
+    preview_lines,
+    progress_line,
+    state_words,
+    task_line,
+)
 
 
 def shown(preview: Preview) -> Notice:
-    job = preview.job
-    return Notice(f"Rollout {job.job_id} is {job.state.replace('_', ' ').lower()}.", (job_line(job),))
+    job, counts = preview.job, preview.counts
+    settings = job.settings
+    rate = f"Rate: {number(settings.per_minute)} devices per minute" if settings is not None else ""
+    lines = [job_line(job), job.description, progress_line(counts), rate, *failure_lines(counts)]
+    return Notice(f"Rollout {job.job_id} is {state_words(job.state)}.", tuple(line for line in lines if line))
 
 
-def dry_run(preview: Preview, operation: Operation, decision: Decision) -> Notice:
+def open_tasks(target: Target, tasks: Sequence[Task]) -> Notice:
+    if not tasks:
+        return Notice(f"Nothing is open for {names(target.devices)}: no unfinished task, as of now.")
+    return Notice(f"{len(tasks)} open task{'s' if len(tasks) != 1 else ''}:", tuple(task_line(task) for task in tasks))
+
+
+def tasks_follow(preview: Preview, states: Sequence[TaskState]) -> Notice:
+    count = preview.counts.of(states or TaskState)
+    what = ", ".join(state.value.lower().replace("_", " ") for state in states) or "all"
+    return Notice(
+        f"I am reading the tasks of {preview.job.job_id} ({what}: {number(count)} now). "
+        "The file comes as a direct message.",
+        ("That takes about a second for 500 tasks, longer while somebody stops a rollout.",),
+    )
+
+
+def dry_run(preview: Preview, operation: Operation, params: Params, decision: Decision) -> Notice:
     verdict = "the policy allows it" if decision.is_allowed else "the policy denies it"
-    lines = [
-        job_line(preview.job),
-        *effect_lines(preview),
+    lines = (
+        *preview_lines(preview, operation, params),
         *decision.reasons,
         *requirement_lines(decision.requirements),
-    ]
-    second = strategy_line(preview, operation)
-    return Notice(
-        f"Dry run of {operation.verb} {preview.job.job_id}: {verdict}; nothing was sent.",
-        (*lines, second) if second else tuple(lines),
     )
+    idle = "" if preview.parts else " There is nothing that it would touch."
+    return Notice(f"Dry run of {operation.verb} {preview.target.name}: {verdict}; nothing was sent.{idle}", lines)
 
 
 def requirement_lines(requirements: Requirements) -> tuple[str, ...]:
@@ -95,14 +112,43 @@ def unknown_instance(name: str, known: Iterable[str]) -> Notice:
     return Notice(f"Not done: there is no instance called {name}. {hint}")
 
 
-def which_instance(job: str, verb: str, names: Iterable[str]) -> Notice:
-    names = sorted(names)
-    text = f"Not done: {job} is on {names[0]}. Say so:" if len(names) == 1 else "Not done: which instance do you mean?"
-    return Notice(text, tuple(f"/ota {verb} {job} on {name}" for name in names))
+def which_instance(name: str, instances: Iterable[str]) -> Notice:
+    known = sorted(instances)
+    if len(known) == 1:
+        return Notice(f"Not done: {name} is on {known[0]}. If you mean that, pick it, or add: on {known[0]}")
+    return Notice(
+        "Not done: which instance do you mean? Pick one, or say it again with:",
+        tuple(f"on {instance}" for instance in known),
+    )
 
 
-def no_such_job(job: str, names: Iterable[str]) -> Notice:
-    return Notice(f"Not done: there is no job {job} on {' or '.join(names)}. Copy its id again from the console.")
+def which_firmware(word: str, verb: str, packages: Iterable[Firmware], instance: str) -> Notice:
+    return Notice(
+        f"Not done: version {word} is the version of several firmwares. Say which one:",
+        tuple(
+            f"/ota {verb} {each.firmware_id} on {instance} because … ({each.name}, product {each.product})"
+            for each in packages
+        ),
+    )
+
+
+def no_such_firmware(word: str, instances: Iterable[str]) -> Notice:
+    return Notice(
+        f"Not done: there is no firmware with the id or version {word} on {' or '.join(instances)}. "
+        "See what there is: /ota firmware"
+    )
+
+
+def nowhere(name: str, subject: Subject, instances: Iterable[str]) -> Notice:
+    """What was named is on no instance that this person may look at."""
+    if subject is Subject.FIRMWARE:
+        return no_such_firmware(name, instances)
+    places = " or ".join(instances)
+    if subject is Subject.DEVICES:
+        return Notice(f"Not done: {places} has no device {name} of that product. Check product key and device name.")
+    return Notice(
+        f"Not done: there is no job {name} on {places}. Copy its id again from the console, or see: /ota jobs"
+    )
 
 
 def no_channel(instance: str) -> Notice:
@@ -114,21 +160,63 @@ def no_channel(instance: str) -> Notice:
 
 def already_waiting(pending: Proposal) -> Notice:
     return Notice(
-        f"The same stop is already waiting for a yes, asked for at {pending.created_at:%H:%M:%S} UTC: confirm it on "
+        f"The same is already waiting for a yes, asked for at {pending.created_at:%H:%M:%S} UTC: confirm it on "
         "its card if the policy allows it for you. Nothing new was made.",
         (f"Its reason: {pending.reason}",) if pending.reason else (),
     )
 
 
+def stop_under_way(stop: Proposal) -> Notice:
+    return Notice(
+        f"Not done: this rollout is being stopped (asked for at {stop.created_at:%H:%M:%S} UTC), and a stop goes "
+        "first. Ask again when it is over."
+    )
+
+
+def no_such_proposal(proposal_id: str, found: int) -> Notice:
+    if found:
+        return Notice(f"Not done: several changes begin with {proposal_id}. Give more characters of the id.")
+    return Notice(f"Not done: there is no change whose id begins with {proposal_id}. Copy it from the last line.")
+
+
+def not_over_yet(before: Proposal) -> Notice:
+    return Notice(
+        f"Not done: the change {before.proposal_id[:8]} is not over yet. Its last line says whether something is left."
+    )
+
+
 def needs_reason(operation: Operation, proposal: Proposal, decision: Decision) -> Notice:
-    flags = [f"--{param.flag}" for param in operation.params if param.name in proposal.params]
-    line = " ".join(["/ota", operation.verb, proposal.target.job, "on", proposal.target.instance, *flags, "because …"])
-    return Notice("Not done: this needs a reason. Say it again with one:", (line, *decision.reasons))
+    return Notice(
+        "Not done: this needs a reason. Say it again with one:",
+        (f"{typed(operation, proposal.target, proposal.params)} because …", *decision.reasons),
+    )
+
+
+def typed(operation: Operation, target: Target, params: Params) -> str:
+    """The line that asks for this, as one would type it."""
+    words = ["/ota", operation.verb]
+    if operation.subject is Subject.DEVICES:
+        words += [target.product, *target.devices]
+    else:
+        words += [target.job or target.firmware]
+    flags = []
+    for param in operation.params:
+        value = value_of(params, param.name) if param.takes else None
+        if value is not None and not param.flag:
+            words.append(str(value))
+        elif value is not None:
+            flags += [f"--{param.flag}", str(value)]
+        elif param.name in params:
+            flags.append(f"--{param.flag}")
+    return " ".join([*words, "on", target.instance, *flags])
 
 
 def nothing_to_stop(preview: Preview) -> Notice:
+    if not preview.parts:
+        what = "no open task of it is left" if preview.target.devices else "no rollout of it is running"
+        return Notice(f"Nothing to stop: {what}. Nothing was sent.")
     job = preview.job
-    if job.state in OVER:
+    if all(part.job.state in OVER for part in preview.parts):
         how = "cancelled" if job.state is JobState.CANCELED else "completed"
         text = f"Nothing to stop: the rollout is already {how}. Nothing was sent."
     else:
@@ -139,6 +227,28 @@ def nothing_to_stop(preview: Preview) -> Notice:
         else ()
     )
     return Notice(text, (job_line(job), *second, *count_lines(preview.counts, is_brief=True)))
+
+
+def nothing_to_retry(preview: Preview) -> Notice:
+    return Notice(
+        "Nothing to run again: no task is in the state that this names. Nothing was sent.",
+        (job_line(preview.job), *count_lines(preview.counts, is_brief=True)),
+    )
+
+
+def over_already(preview: Preview) -> Notice:
+    return Notice(f"Not done: the rollout is {state_words(preview.job.state)}; it has no rate any more.")
+
+
+def settings_unknown(preview: Preview) -> Notice:
+    return Notice(
+        "Not done: the cloud did not tell all settings of this rollout, and what is not sent again would be lost. "
+        "Nothing was sent."
+    )
+
+
+def same_rate(preview: Preview, rate: int) -> Notice:
+    return Notice(f"Not done: the rate is {rate:,} devices per minute already. Nothing was sent.")
 
 
 def not_read(explained: Notice, command: str | None) -> Notice:
@@ -208,10 +318,11 @@ def help_text(operations: Iterable[Operation]) -> Notice:
     for operation in operations:
         mark = "" if operation.kind is Kind.READ else " (asks first)"
         lines += [f"/ota {operation.usage}", f"    {operation.help}{mark}"]
+    lines += ["/ota resume <id> [because …]", "    Ask for what an earlier change has left. (asks first)"]
     return Notice("What I can do:", (*lines, "/ota help [<command>]", "    This text, or more about one command."))
 
 
 def help_on(operation: Operation) -> Notice:
-    flags = tuple(f"--{param.flag}: {param.help}" for param in operation.params)
+    flags = tuple(f"--{param.flag}: {param.help}" for param in operation.params if param.flag)
     examples = tuple(f"/ota {example}" for example in operation.examples)
     return Notice(f"/ota {operation.usage}", (operation.help, *flags, "For example:", *examples))

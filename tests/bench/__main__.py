@@ -14,13 +14,13 @@ from pathlib import Path
 
 from tests.bench.machine import Broken, cores, loop_factory
 
-PARTS = ("ack", "click", "start")
+PARTS = ("ack", "click", "start", "budget", "preview")
 
 
 def main() -> int:
     """0: measured, whatever came out of it. 1: something broke."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The numbers of otabrake's road.")
-    parser.add_argument("parts", nargs="*", metavar="ack|click|start", help="what to measure; without it, all")
+    parser.add_argument("parts", nargs="*", metavar="|".join(PARTS), help="what to measure; without it, all")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of load for each server in each round of ack")
     parser.add_argument("--clicks", type=int, default=30, help="for each variant in each round of click")
@@ -45,17 +45,29 @@ def main() -> int:
 
 
 async def _measure(given: argparse.Namespace, folder: Path) -> None:
-    from tests.bench import ack, click, start
-
     parts = given.parts or list(PARTS)
     _stay_off_the_server()
     began = time.monotonic()
     if "ack" in parts:
+        from tests.bench import ack
+
         await ack.measure(folder, rounds=given.rounds, seconds=given.seconds)
     if "click" in parts:
+        from tests.bench import click
+
         await click.measure(folder, rounds=given.rounds, clicks=given.clicks)
     if "start" in parts:
+        from tests.bench import start
+
         await start.measure(folder, rounds=given.rounds)
+    if "budget" in parts:
+        from tests.bench import budget
+
+        await budget.measure(folder, rounds=given.rounds)
+    if "preview" in parts:
+        from tests.bench import preview
+
+        await preview.measure(folder, rounds=given.rounds)
     print(f"\nTook {time.monotonic() - began:.0f} s; load average now {_load()}.")
 
 

@@ -12,17 +12,17 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bot.sandbox.server import SIGNING_SECRET
 from tests.bench.figures import Goal, at_least, at_most, median, print_table, ratio_row, row
 from tests.bench.machine import Broken, Child, Json, child, cores
+from tests.bench.postgres import postgres_database
 from tests.bench.slack_side import SlackSide, slack_side
 
 CONCURRENCIES = (1, 10)
-POSTGRES = os.environ.get("OTABRAKE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 STOPPING = "cancel 7glPHmaDYLAYMD1HHutT02 on prod-shanghai because 4.2.1 bricks gateways"
 TURNED_DOWN = "cancel J1 on nowhere"
 
@@ -139,34 +139,6 @@ async def _bot(folder: Path, side: SlackSide, database_url: str | None, *, is_wo
         is_working=is_working,
     ) as server:
         yield server
-
-
-@contextlib.contextmanager
-def postgres_database(*, is_wanted: bool = True) -> Iterator[str | None]:
-    """The URL of an empty database, dropped afterwards; None, with the reason printed, where there is no server."""
-    if not is_wanted:
-        yield None
-        return
-    try:
-        import psycopg
-    except ImportError:
-        print("PostgreSQL is skipped: psycopg is not installed")
-        yield None
-        return
-    name = f"otabrake_bench_{secrets.token_hex(4)}"
-    try:
-        connection = psycopg.connect(POSTGRES, autocommit=True, connect_timeout=2)
-    except psycopg.OperationalError as error:
-        print(f"PostgreSQL is skipped: nothing answers at {POSTGRES} ({str(error).splitlines()[0]})")
-        yield None
-        return
-    with connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    try:
-        yield POSTGRES.rpartition("/")[0] + f"/{name}"
-    finally:
-        with psycopg.connect(POSTGRES, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _report(figures: Figures, *, rounds: int, seconds: float) -> None:

@@ -6,27 +6,26 @@ production in nothing but where Slack and the cloud are, and, where it is asked 
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from bot.alibaba.budget import Budget
 from bot.logs import configure_logs
+from bot.ports import Freed
 from bot.sandbox.server import BOT_TOKEN, SIGNING_SECRET, sandbox_settings
 from bot.server import served
+from bot.storage.slots import SqlSlots
 from bot.wiring import running
 from tests.bench.machine import Json, answer_asks, be_a_child
 
 
-class _AtOnce:
-    """A timer for the budget under which every second has passed already: a slot is always free."""
+class _FreeAgain(SqlSlots):
+    """A slot is always free, as when somebody reads the card first; taking and giving back cost what they cost."""
 
-    def time(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def call_at(self, when: float, callback: object, *args: object) -> object:
-        return asyncio.get_running_loop().call_soon(callback, *args)  # type: ignore[arg-type]
+    async def release(self, freed: Sequence[Freed]) -> None:
+        await super().release([replace(each, at=0.0) for each in freed])
 
 
 async def _bot(options: Json) -> None:
@@ -38,7 +37,7 @@ async def _bot(options: Json) -> None:
         database_url=options["database_url"],
     )
     async with AsyncExitStack() as stack:
-        app = await stack.enter_async_context(running(settings, budget=Budget(timer=_AtOnce())))
+        app = await stack.enter_async_context(running(settings, slots=_FreeAgain))
         app.road.is_taking_work = options["is_working"]
         port = await stack.enter_async_context(served(app.asgi))
 

@@ -1,18 +1,12 @@
 // The page of the fake Slack. It polls, draws what changed, and sends what the person does to /_sandbox/.
 // Message text never becomes HTML: every word of it is put into a text node.
 
+import { drawFile } from "./files.js";
+import { node } from "./node.js";
+
 const POLL_MS = 700;
 const $ = (id) => document.getElementById(id);
 const state = { workspace: null, channel: "C0INCIDENT", actor: "", version: "", atEnd: true, drawn: "" };
-
-function node(name, { text, className, ...attributes } = {}, ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
 
 async function ask(path, told) {
   const sent = told && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) };
@@ -151,6 +145,7 @@ function drawMessage(message) {
   const content = message.blocks?.length
     ? message.blocks.map((block) => drawBlock(block, message))
     : [node("div", { className: "text" }, ...mrkdwn(message.text))];
+  content.push(...(message.files ?? []).map(drawFile));
   const body = node("div", {}, node("div", { className: "by", text: name }, node("small", { text: seen.join(" · ") })), ...content);
   const face = node("span", { className: "face", "aria-hidden": "true", text: initials(name) });
   const made = node("article", { className: `message${message.is_ephemeral ? " alone" : ""}`, "data-ts": message.ts }, face, body);
@@ -193,7 +188,8 @@ new ResizeObserver(() => state.atEnd && toEnd()).observe($("messages"));
 function drawWorkspace() {
   const { channels, people, team } = state.workspace;
   $("team").textContent = team;
-  $("channels").replaceChildren(...channels.map((channel) => {
+  const seen = channels.filter((one) => !one.is_direct || one.members.includes(state.actor) || one.id === state.channel);
+  $("channels").replaceChildren(...seen.map((channel) => {
     const sign = channel.is_direct ? "✉ " : channel.is_private ? "◆ " : "# ";
     const notes = [channel.is_archived && "archived", channel.is_shared && "shared"].filter(Boolean).join(", ");
     const made = node("button", { type: "button" }, node("span", { text: sign + channel.name }), node("small", { text: notes }));
@@ -232,6 +228,10 @@ async function refresh() {
   const { channel, actor, version } = state;
   const seen = await ask(`conversation?${new URLSearchParams({ channel, user: actor, version })}`);
   if (!seen?.ok || channel !== state.channel || actor !== state.actor) return;
+  if (seen.conversations.length !== state.workspace.channels.length) {
+    state.workspace = await ask("workspace");
+    drawWorkspace();
+  }
   state.version = String(seen.version);
   drawMessages(seen.messages);
 }

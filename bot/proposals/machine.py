@@ -5,7 +5,8 @@ Rules that the table and `advance` keep between them:
 * nothing reaches `calling` but through `approved`, and nothing reaches `approved` but by a yes to the standing offer;
 * a yes counts only for the offer that stands, and only before it expires;
 * `finished` is the end: no answer is taken there;
-* within `calling`, one answer ends a step and the next begins the following one; `following` takes progress.
+* within `calling`, one answer ends a step and the next begins the following one; `following` takes progress;
+* the steps are fixed with the first call, and only added to; a step that came to nothing may be given up for the next.
 
 Pure: no clock, no I/O. The store carries each new value out as one compare-and-set on `version`.
 """
@@ -13,177 +14,25 @@ Pure: no clock, no I/O. The store carries each new value out as one compare-and-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from bot.errors import OutOfTurn
-from bot.exchange import ReplyTo
-from bot.model import Counts, Decision, Intent, Offer, Outcome, OutcomeCode, Place, Target
-
-
-class State(StrEnum):
-    RECEIVED = "received"
-    OFFERED = "offered"
-    APPROVED = "approved"
-    CALLING = "calling"
-    UNKNOWN = "unknown"
-    FOLLOWING = "following"
-    FINISHED = "finished"
-
-
-PENDING = frozenset({State.OFFERED, State.APPROVED})
-"""States in which a proposal waits to be carried out: one of a kind for one target."""
-
-
-class CallAnswer(StrEnum):
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    THROTTLED = "throttled"
-    NOT_SENT = "not_sent"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One attempt at one step: the intent as written down before it was sent, and what came of it (None: nothing)."""
-
-    step: int
-    attempt: int
-    intent: Intent
-    answer: CallAnswer | None = None
-    request_id: str | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """One change asked for.
-
-    `place` is where its card stands. `requester` is the person whose yes counts as the confirmation; another entitled
-    person who confirms becomes it. `reply_to` is where the asker is told what nobody else needs to see. `baseline` are
-    the counts of the re-check, `progress` the last ones of the follow.
-    """
-
-    proposal_id: str
-    operation: str
-    params: frozenset[str]
-    target: Target
-    place: Place
-    requester: str
-    reason: str | None
-    created_at: datetime
-    reply_to: ReplyTo
-    state: State = State.RECEIVED
-    version: int = 0
-    changed_at: datetime | None = None
-    offer: Offer | None = None
-    confirmed_by: str | None = None
-    dismissed_by: str | None = None
-    approved_at: datetime | None = None
-    baseline: Counts | None = None
-    calls: tuple[Call, ...] = ()
-    steps_done: int = 0
-    follow_until: datetime | None = None
-    progress: Counts | None = None
-    outcome: Outcome | None = None
-
-    @property
-    def current_call(self) -> Call | None:
-        """The last attempt at the step that is not done yet."""
-        last = self.calls[-1] if self.calls else None
-        return last if last and last.step == self.steps_done else None
-
-    @property
-    def request_ids(self) -> tuple[str, ...]:
-        return tuple(call.request_id for call in self.calls if call.request_id)
-
-
-# Answers: what the world said to a proposal.
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A preview was made and the policy allows the call: it is put before people."""
-
-    offer: Offer
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """An entitled person's yes to the offer `offer_id`, as decided anew at the click, in the place of the click."""
-
-    offer_id: str
-    by: str
-    decision: Decision
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """An attempt is about to be sent; the first one keeps the counts of the re-check as baseline."""
-
-    intent: Intent
-    baseline: Counts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The cloud accepted the step under way; after the last one the devices are followed until `follow_until`."""
-
-    request_id: str | None
-    is_last: bool
-    follow_until: datetime
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """The attempt changed nothing (not sent, or throttled): another one may follow."""
-
-    answer: CallAnswer
-    detail: str
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The attempt's answer was lost: it may have arrived."""
-
-    detail: str
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the devices did since."""
-
-    counts: Counts
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The end, with what the last attempt came to if there was one."""
-
-    outcome: Outcome
-    answer: CallAnswer | None = None
-    request_id: str | None = None
-    detail: str | None = None
-    dismissed_by: str | None = None
-
-
-Answer = Offered | Confirmed | Called | Accepted | Deferred | Lost | Progress | Ended
-ANSWERS: tuple[type[Answer], ...] = (
-    Offered,
-    Confirmed,
-    Called,
+from bot.model import OutcomeCode
+from bot.proposals.answers import (
     Accepted,
+    Answer,
+    Called,
+    Confirmed,
     Deferred,
-    Lost,
-    Progress,
     Ended,
+    GivenUp,
+    Lost,
+    Offered,
+    Progress,
 )
+from bot.proposals.values import Call, CallAnswer, Proposal, State
 
 TABLE: Mapping[tuple[State, type[Answer]], frozenset[State]] = {
     (State.RECEIVED, Offered): frozenset({State.OFFERED}),
@@ -198,9 +47,11 @@ TABLE: Mapping[tuple[State, type[Answer]], frozenset[State]] = {
     (State.CALLING, Accepted): frozenset({State.CALLING, State.FOLLOWING}),
     (State.CALLING, Deferred): frozenset({State.CALLING}),
     (State.CALLING, Lost): frozenset({State.UNKNOWN}),
+    (State.CALLING, GivenUp): frozenset({State.CALLING, State.FOLLOWING}),
     (State.CALLING, Ended): frozenset({State.FINISHED}),
     (State.UNKNOWN, Called): frozenset({State.CALLING}),
     (State.UNKNOWN, Accepted): frozenset({State.CALLING, State.FOLLOWING}),
+    (State.UNKNOWN, GivenUp): frozenset({State.CALLING, State.FOLLOWING}),
     (State.UNKNOWN, Ended): frozenset({State.FINISHED}),
     (State.FOLLOWING, Progress): frozenset({State.FOLLOWING}),
     (State.FOLLOWING, Ended): frozenset({State.FINISHED}),
@@ -211,11 +62,20 @@ ENDS: Mapping[State, frozenset[OutcomeCode]] = {
     State.RECEIVED: frozenset({_CODES.DENIED, _CODES.NOTHING_TO_STOP, _CODES.NOT_DONE}),
     State.OFFERED: frozenset({_CODES.DENIED, _CODES.DISMISSED, _CODES.EXPIRED, _CODES.SUPERSEDED, _CODES.NOT_DONE}),
     State.APPROVED: frozenset({_CODES.DENIED, _CODES.NOTHING_TO_STOP, _CODES.SUPERSEDED, _CODES.NOT_DONE}),
-    State.CALLING: frozenset({_CODES.REFUSED_BY_CLOUD, _CODES.NOT_DONE, _CODES.UNKNOWN_OUTCOME}),
+    State.CALLING: frozenset({_CODES.REFUSED_BY_CLOUD, _CODES.NOT_DONE, _CODES.UNKNOWN_OUTCOME, _CODES.SUPERSEDED}),
     State.UNKNOWN: frozenset(
         {_CODES.GOAL_REACHED_UNCONFIRMED, _CODES.UNKNOWN_OUTCOME, _CODES.NOT_DONE, _CODES.REFUSED_BY_CLOUD}
     ),
-    State.FOLLOWING: frozenset({_CODES.STOPPED, _CODES.PARTLY_STOPPED, _CODES.NOT_STOPPED, _CODES.UNKNOWN_OUTCOME}),
+    State.FOLLOWING: frozenset(
+        {
+            _CODES.STOPPED,
+            _CODES.PARTLY_STOPPED,
+            _CODES.NOT_STOPPED,
+            _CODES.DONE,
+            _CODES.NOT_DONE,
+            _CODES.UNKNOWN_OUTCOME,
+        }
+    ),
 }
 """With which codes a proposal may end from each state."""
 
@@ -263,7 +123,8 @@ def _called(proposal: Proposal, answer: Called, now: datetime) -> Proposal:
         proposal,
         state=State.CALLING,
         calls=(*proposal.calls, call),
-        baseline=proposal.baseline or answer.baseline,
+        called=proposal.called or answer.preview,
+        steps=proposal.steps or answer.steps,
     )
 
 
@@ -275,13 +136,29 @@ def _answered(proposal: Proposal, answer: CallAnswer, request_id: str | None, de
 
 
 def _accepted(proposal: Proposal, answer: Accepted, now: datetime) -> Proposal:
+    answered = replace(proposal, calls=_answered(proposal, CallAnswer.ACCEPTED, answer.request_id, answer.detail))
+    return _next_step(answered, is_last=answer.is_last, follow_until=answer.follow_until, now=now)
+
+
+def _next_step(proposal: Proposal, *, is_last: bool, follow_until: datetime, now: datetime) -> Proposal:
     return replace(
         proposal,
-        state=State.FOLLOWING if answer.is_last else State.CALLING,
-        calls=_answered(proposal, CallAnswer.ACCEPTED, answer.request_id, answer.detail),
+        state=State.FOLLOWING if is_last else State.CALLING,
         steps_done=proposal.steps_done + 1,
-        follow_until=answer.follow_until if answer.is_last else None,
+        followed_from=now if is_last else None,
+        follow_until=follow_until if is_last else None,
     )
+
+
+def _given_up(proposal: Proposal, answer: GivenUp, now: datetime) -> Proposal:
+    after = proposal
+    if proposal.current_call is not None:
+        request_id = answer.request_id or proposal.current_call.request_id
+        after = replace(proposal, calls=_answered(proposal, answer.answer, request_id, answer.detail))
+    if answer.instead:
+        done = proposal.steps_done + 1
+        after = replace(after, steps=(*proposal.steps[:done], *answer.instead, *proposal.steps[done:]))
+    return _next_step(after, is_last=answer.is_last, follow_until=answer.follow_until, now=now)
 
 
 def _deferred(proposal: Proposal, answer: Deferred, now: datetime) -> Proposal:
@@ -316,6 +193,7 @@ _STEPS: Mapping[type[Answer], Callable[[Proposal, Any, datetime], Proposal]] = {
     Accepted: _accepted,
     Deferred: _deferred,
     Lost: _lost,
+    GivenUp: _given_up,
     Progress: _progress,
     Ended: _ended,
 }

@@ -1,0 +1,76 @@
+"""The words of the core as values.
+
+Everything here is frozen and holds facts only: no I/O, no clock, no Slack, no Alibaba. Times are aware UTC.
+A number that is not known is `None`, never 0.
+"""
+
+from bot.model.changes import Intent, Receipt, Step, StepKind
+from bot.model.people import (
+    UNKNOWN,
+    Actor,
+    Confirm,
+    Decision,
+    Effect,
+    Notice,
+    Offer,
+    Outcome,
+    OutcomeCode,
+    Place,
+    Question,
+    Requirements,
+    Unknown,
+)
+from bot.model.rollouts import (
+    OPEN_STATES,
+    REGIONS,
+    Counts,
+    Firmware,
+    Instance,
+    Job,
+    JobKind,
+    JobSettings,
+    JobState,
+    Part,
+    Preview,
+    Target,
+    Task,
+    TaskPage,
+    TaskState,
+    Touch,
+)
+
+__all__ = [
+    "OPEN_STATES",
+    "REGIONS",
+    "UNKNOWN",
+    "Actor",
+    "Confirm",
+    "Counts",
+    "Decision",
+    "Effect",
+    "Firmware",
+    "Instance",
+    "Intent",
+    "Job",
+    "JobKind",
+    "JobSettings",
+    "JobState",
+    "Notice",
+    "Offer",
+    "Outcome",
+    "OutcomeCode",
+    "Part",
+    "Place",
+    "Preview",
+    "Question",
+    "Receipt",
+    "Requirements",
+    "Step",
+    "StepKind",
+    "Target",
+    "Task",
+    "TaskPage",
+    "TaskState",
+    "Touch",
+    "Unknown",
+]

@@ -1,0 +1,103 @@
+"""Where proposals show: a root card in the channel and, in its thread, the buttons and how the devices move.
+
+Each is made true from the proposal as it stands when it is sent, so a repeated attempt never shows an old state.
+Buttons and progress are posted as text that claims nothing, and made what they are by an update: a post whose answer
+was lost can be repeated without making live buttons twice, or leaving a second copy that stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from slack_sdk.errors import SlackApiError
+
+from bot.exchange import Post, PostKind
+from bot.model import Instance
+from bot.operations import Operations
+from bot.ports import Store, Surface
+from bot.proposals import Proposal, State
+from bot.slack import views
+from bot.slack.messages import Messages, Undeliverable, may_pass
+from bot.slack.people import SLACK_TROUBLE, error_code
+from bot.workflow.means import Log
+from bot.workflow.reports import stands_elsewhere
+
+
+class Surfaces:
+    """Shows proposals. Raises as `Messages` does, and `StoreUnavailable`."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        *,
+        store: Store,
+        operations: Operations,
+        instance: Callable[[str], Instance | None],
+        log: Log,
+    ) -> None:
+        self._messages = messages
+        self._store = store
+        self._operations = operations
+        self._instance = instance
+        self._log = log
+
+    async def show_card(self, proposal: Proposal) -> None:
+        surface = await self._store.fetch_surface(proposal.proposal_id)
+        if surface.card is None:
+            await self.stand(proposal)
+            return
+        message = views.card(proposal, self._operations[proposal.operation])
+        await self._messages.update(surface.channel, surface.card, message)
+
+    async def stand(self, proposal: Proposal) -> Surface:
+        """The surface with its root card; posts the card if it does not stand yet."""
+        surface = await self._store.fetch_surface(proposal.proposal_id)
+        if surface.card is not None:
+            return surface
+        message = views.card(proposal, self._operations[proposal.operation])
+        instance = self._instance(proposal.target.instance)
+        channel, fallback = proposal.place.channel, instance.channel if instance is not None else None
+        try:
+            posted = await self._messages.post(channel, message)
+        except Undeliverable:
+            if fallback is None or fallback == channel:
+                raise
+            channel, posted = fallback, await self._messages.post(fallback, message)
+            notice = stands_elsewhere(proposal.target.instance)
+            pointer = Post(PostKind.REPLY, f"pointer {proposal.proposal_id}"[:64], notice, proposal.reply_to)
+            await self._store.record(posts=(pointer,))
+        surface = replace(surface, channel=channel, card=posted)
+        await self._store.save_surface(proposal.proposal_id, surface)
+        return surface
+
+    async def show_buttons(self, proposal: Proposal) -> None:
+        operation = self._operations[proposal.operation]
+        surface = await self._posted_once(proposal, "buttons", views.no_buttons(proposal, operation))
+        is_waiting = proposal.state is State.OFFERED
+        message = (views.ask_for_yes if is_waiting else views.no_buttons)(proposal, operation)
+        await self._messages.update(surface.channel, surface.buttons, message)
+
+    async def show_progress(self, proposal: Proposal) -> None:
+        """What a busy Slack does not take is left to the next reading, so that no line waits behind it."""
+        operation = self._operations[proposal.operation]
+        try:
+            surface = await self._posted_once(proposal, "progress", views.no_progress(proposal, operation))
+            await self._messages.update(surface.channel, surface.progress, views.progress(proposal, operation))
+        except SLACK_TROUBLE as error:
+            if proposal.state is State.FINISHED or not may_pass(error):
+                raise
+            why = error_code(error) if isinstance(error, SlackApiError) else type(error).__name__
+            self._log.info("progress not shown", proposal=proposal.proposal_id, why=why)
+
+    async def _posted_once(
+        self, proposal: Proposal, what: Literal["buttons", "progress"], message: views.Message
+    ) -> Surface:
+        """The surface with this message in the card's thread; posts it if it does not stand yet."""
+        surface = await self.stand(proposal)
+        if getattr(surface, what) is None:
+            posted = await self._messages.post(surface.channel, message, surface.card)
+            surface = replace(surface, **{what: posted})
+            await self._store.save_surface(proposal.proposal_id, surface)
+        return surface

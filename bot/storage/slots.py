@@ -1,0 +1,226 @@
+"""The `Slots` port on the database: a row a slot, claimed and given back in short transactions.
+
+All times in the rows are the database's, so processes on machines whose clocks differ agree. A clock that was set back
+cannot lock a slot away: a row that was taken in the future, or reaches further ahead than anything may, starts its span
+anew. What it does not do: wait, or know who goes first.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, TextClause, bindparam, text
+
+from bot.ports import LONGEST_HOLD_SECONDS, Claim, Freed, Lane, Slot
+from bot.storage.database import Database
+
+AHEAD_SECONDS = 0.03
+"""A slot may be claimed so long before it is free: what the claim takes is not added to every wait."""
+
+_LOOK_AHEAD_SECONDS = 0.025
+"""So long before a slot is free it is looked at; those which come free right after it are claimed with it."""
+
+_SHORTEST_SECONDS = 1.0
+"""A slot whose call is under way is not free sooner than this after it was taken."""
+
+_UNDER_WAY_SECONDS = 0.05
+"""How old a release may be when it is written: a call that seems under way may have completed so long ago."""
+
+_CONTESTED_SECONDS = 0.1
+"""A slot that looks free and could not be had is being claimed by somebody; if that fails, so soon is it looked at."""
+
+_NOW = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+}
+_LOCK = {"sqlite": "", "postgresql": "FOR UPDATE OF slots SKIP LOCKED"}
+
+_FIND = """
+SELECT slots.number, slots.token, slots.free_at - {now} AS opens_in FROM slots
+WHERE slots.account = :account AND slots.action = :action AND slots.number < :below
+  AND slots.free_at <= {now} + :ahead
+  AND NOT EXISTS (
+    SELECT 1 FROM slots AS first WHERE first.account = :account AND first.action = :action AND first.number = 0
+      AND first.paused_until > {now} AND first.paused_until <= {now} + :longest
+  )
+ORDER BY CASE WHEN slots.free_at <= {now} THEN 0 ELSE slots.free_at END, slots.number DESC LIMIT :wanted {lock}
+"""
+_TAKE = """
+UPDATE slots SET token = token + 1, is_held = true,
+  taken_at = CASE WHEN free_at > {now} THEN free_at ELSE {now} END,
+  free_at = CASE WHEN free_at > {now} THEN free_at ELSE {now} END + :hold_seconds
+WHERE account = :account AND action = :action AND number IN :numbers
+"""
+_LOOK = """
+SELECT number, is_held, taken_at, free_at, paused_until, {now} AS now FROM slots
+WHERE account = :account AND action = :action AND number < :limit ORDER BY number
+"""
+_MAKE = """
+INSERT INTO slots (account, action, number, token, is_held, taken_at, free_at, paused_until)
+VALUES (:account, :action, :number, 0, false, 0, 0, 0) ON CONFLICT DO NOTHING
+"""
+_MEND = """
+UPDATE slots SET taken_at = :now, free_at = :now + :span
+WHERE account = :account AND action = :action AND number = :number AND taken_at = :taken_at AND free_at = :free_at
+"""
+_FREE = """
+UPDATE slots SET is_held = false, free_at = {now} + :seconds
+WHERE account = :account AND action = :action AND number = :number AND token = :token AND is_held
+"""
+_PAUSE = """
+UPDATE slots SET paused_until = {now} + :seconds
+WHERE account = :account AND action = :action AND number = 0
+  AND (paused_until < {now} + :seconds OR paused_until > {now} + :longest)
+"""
+
+
+class SqlSlots:
+    """`Slots` for all processes on `database`. `seconds` is this process's monotonic clock."""
+
+    def __init__(self, database: Database, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._seconds = seconds
+
+    async def claim(self, lane: Lane, *, foreground: int, background: int, hold_seconds: float) -> Claim:
+        def unit(connection: Connection) -> Claim:
+            return _Claiming(connection, lane, hold_seconds, self._seconds).claim(foreground, background)
+
+        return await self._database.run(unit)
+
+    async def release(self, freed: Sequence[Freed]) -> None:
+        def unit(connection: Connection) -> None:
+            for each in sorted(freed, key=_place):
+                # Asked as late as can be: what the way here took is not waited for again.
+                seconds = max(0.0, each.at - self._seconds())
+                values = {**_key(each.slot.lane), "number": each.slot.number, "token": each.slot.token}
+                connection.execute(_statement(_FREE, connection), {**values, "seconds": seconds})
+
+        await self._database.run(unit)
+
+    async def pause(self, lane: Lane, *, until: float) -> None:
+        def unit(connection: Connection) -> None:
+            seconds = min(max(0.0, until - self._seconds()), LONGEST_HOLD_SECONDS)
+            values = {**_key(lane), "seconds": seconds, "longest": LONGEST_HOLD_SECONDS}
+            connection.execute(_statement(_PAUSE, connection), values)
+
+        await self._database.run(unit)
+
+
+def _place(freed: Freed) -> tuple[str, str, int]:
+    """One order for everybody who changes several rows, so that no two of them wait for each other."""
+    return freed.slot.lane.account, freed.slot.lane.action, freed.slot.number
+
+
+def _key(lane: Lane) -> dict[str, object]:
+    return {"account": lane.account, "action": lane.action}
+
+
+def _statement(template: str, connection: Connection) -> TextClause:
+    return _spelt(template, connection.dialect.name)
+
+
+@functools.cache
+def _spelt(template: str, dialect: str) -> TextClause:
+    statement = text(template.format(now=_NOW[dialect], lock=_LOCK[dialect]))
+    return statement.bindparams(bindparam("numbers", expanding=True)) if template is _TAKE else statement
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A row as a look found it, and the database's clock at that moment."""
+
+    number: int
+    is_held: bool
+    taken_at: float
+    free_at: float
+    paused_until: float
+    now: float
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the clock was set back since this row was written."""
+        return self.taken_at > self.now + _SHORTEST_SECONDS or self.free_at > self.now + LONGEST_HOLD_SECONDS
+
+    @property
+    def look_at(self) -> float:
+        """The earliest moment at which a look at this row is worth it, as far as can be told now.
+
+        Nobody knows yet when a call that is under way completes, so a look because of it comes later than that of a
+        process which knows when its slot is free: who has just been served must not look first.
+        """
+        soon = self.free_at - _LOOK_AHEAD_SECONDS
+        if self.is_held:
+            return min(soon, max(self.taken_at, self.now - _UNDER_WAY_SECONDS) + _SHORTEST_SECONDS)
+        return soon
+
+
+class _Claiming:
+    """One claim, inside its transaction."""
+
+    def __init__(self, connection: Connection, lane: Lane, hold_seconds: float, seconds: Callable[[], float]) -> None:
+        self._connection = connection
+        self._lane = lane
+        self._hold_seconds = hold_seconds
+        self._seconds = seconds
+
+    def claim(self, foreground: int, background: int) -> Claim:
+        """At most two tries: what was missing, left behind or came free before the look is worth a second one."""
+        taken: list[Slot] = []
+        for _ in range(2):
+            for_foreground = self._take(foreground, below=self._lane.limit)
+            for_background = self._take(background, below=self._lane.background_limit)
+            foreground -= len(for_foreground)
+            background -= len(for_background)
+            taken += for_foreground + for_background
+            if foreground <= 0 and background <= 0:
+                return Claim(tuple(taken))
+            looked_at, rows = self._seconds(), self._look()
+            if not self._mend(rows) and all(row.free_at > row.now + AHEAD_SECONDS for row in rows):
+                break
+        below = self._lane.limit if foreground > 0 else self._lane.background_limit
+        return Claim(tuple(taken), looked_at + _wait(rows, below))
+
+    def _take(self, wanted: int, *, below: int) -> list[Slot]:
+        if wanted <= 0:
+            return []
+        spans = {"longest": LONGEST_HOLD_SECONDS, "ahead": AHEAD_SECONDS}
+        found = self._run(_FIND, below=below, wanted=wanted, **spans).all()
+        found_at = self._seconds()
+        if found:
+            self._run(_TAKE, numbers=[row.number for row in found], hold_seconds=self._hold_seconds)
+        return [
+            Slot(self._lane, row.number, row.token + 1, opens_at=found_at + row.opens_in if row.opens_in > 0 else 0.0)
+            for row in found
+        ]
+
+    def _look(self) -> list[_Seen]:
+        return [_Seen(*row) for row in self._run(_LOOK, limit=self._lane.limit)]
+
+    def _mend(self, rows: Sequence[_Seen]) -> bool:
+        """Makes the rows that are missing, and lets those that the clock has left behind begin their span anew."""
+        missing = sorted(set(range(self._lane.limit)) - {row.number for row in rows})
+        for number in missing:
+            self._run(_MAKE, number=number)
+        left_behind = [row for row in rows if row.is_left_behind]
+        for row in left_behind:
+            span = min(max(0.0, row.free_at - row.taken_at), LONGEST_HOLD_SECONDS)
+            old = {"number": row.number, "taken_at": row.taken_at, "free_at": row.free_at}
+            self._run(_MEND, now=row.now, span=span, **old)
+        return bool(missing or left_behind)
+
+    def _run(self, template: str, **values: object) -> CursorResult[*tuple[Any, ...]]:
+        return self._connection.execute(_statement(template, self._connection), {**_key(self._lane), **values})
+
+
+def _wait(rows: Sequence[_Seen], below: int) -> float:
+    """How long none of the rows can come free for somebody who may take those below a number."""
+    now = rows[0].now
+    wait = min(row.look_at for row in rows if row.number < below) - now
+    paused_seconds = rows[0].paused_until - now
+    if 0 < paused_seconds <= LONGEST_HOLD_SECONDS:
+        return max(paused_seconds, wait)
+    return wait if wait > 0 else _CONTESTED_SECONDS

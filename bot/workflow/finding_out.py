@@ -1,0 +1,158 @@
+"""A call whose answer was lost: the same bytes once more, else the target is read back.
+
+Nothing is concluded before the call's deadline + 1 s, and the read-back judges the goal, not its cause. What must never
+be repeated is not: there, only the read-back tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from bot.errors import CloudError, CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
+from bot.model import OPEN_STATES, Counts, JobState, Outcome, OutcomeCode, Receipt, Step, StepKind, TaskState
+from bot.operations import Repeat
+from bot.ports import Purpose
+from bot.proposals import Call, Ended, Proposal
+from bot.workflow import reports
+from bot.workflow.calling import attempt, refused, stay_unknown
+from bot.workflow.ending import finish
+from bot.workflow.looking import count
+from bot.workflow.means import Means, steps_of
+from bot.workflow.stepping import accept, accepted_jobs, called_part
+
+ATTEMPTS = 3
+"""At most so many attempts at a step whose answer was lost."""
+
+READ_BACK_PAUSE_SECONDS = 5.0
+_NONCE_USED = "signaturenonceused"
+_OURS = "otabrake."
+"""How codes begin that are not the cloud's: nothing was sent then."""
+
+
+async def find_out(means: Means, proposal: Proposal) -> None:
+    """unknown → calling, following or finished: send the same bytes once more, else read the target back."""
+    call = proposal.current_call
+    assert call is not None  # noqa: S101 (an unknown outcome is that of a call)
+    refusal: CloudRefused | None = None
+    fresh_until = call.intent.date + timedelta(seconds=means.timings.nonce_seconds)
+    if _may_repeat(means, proposal) and means.clock() < fresh_until:
+        answer = await _send_again(means, call)
+        if isinstance(answer, Receipt):
+            await accept(means, proposal, answer.request_id)
+            return
+        if answer is not None and answer.code.casefold().endswith(_NONCE_USED):
+            await accept(means, proposal, None, reports.arrived_unanswered())
+            return
+        refusal = answer
+    await _judge_by_reading(means, proposal, call, refusal)
+
+
+def _may_repeat(means: Means, proposal: Proposal) -> bool:
+    return means.operations[proposal.operation].repeat is Repeat.AFTER_READ_BACK
+
+
+async def _send_again(means: Means, call: Call) -> Receipt | CloudRefused | None:
+    """The cloud's word on a second copy of the same bytes; None if it had none that tells anything of the first."""
+    try:
+        return await means.changes.send(call.intent)
+    except (CloudThrottled, CloudUnreachable, CloudLost):
+        return None
+    except CloudRefused as error:
+        return None if error.code.startswith(_OURS) else error
+
+
+async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusal: CloudRefused | None) -> None:
+    wait = (call.intent.deadline - means.clock()).total_seconds() + 1
+    if wait > 0:
+        await means.sleep(wait)
+    read = await _read_back(means, proposal, call.intent.step)
+    if isinstance(read, Counts):
+        await _goal_reached(means, proposal, call.intent.step, read)
+    elif refusal is not None:
+        await refused(means, proposal, refusal)
+    elif read is None and call.attempt < ATTEMPTS and await _may_try_again(means, proposal):
+        await attempt(means, proposal)
+    else:
+        await stay_unknown(means, proposal, read if isinstance(read, str) else "the goal is not reached")
+
+
+async def _goal_reached(means: Means, proposal: Proposal, step: Step, counts: Counts) -> None:
+    is_last = proposal.steps_done + 1 == len(steps_of(means, proposal))
+    if not is_last or accepted_jobs(proposal):
+        await accept(means, proposal, None, reports.step_reached_unanswered(step.kind))
+        return
+    notice = reports.goal_reached_unconfirmed(step.kind, counts)
+    await finish(means, proposal, Ended(Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, notice)))
+
+
+async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | str | None:
+    """The counts if the step's goal is reached, None if it is not, or why that could not be read."""
+    until = max(means.clock(), proposal.approved_at or means.clock()) + timedelta(seconds=means.timings.retry_seconds)
+    while True:
+        try:
+            is_reached, counts = await _GOALS[step.kind](means, proposal, step)
+            if is_reached is not None:
+                return counts if is_reached else None
+            why = "not every number could be read"
+        except CloudError as error:
+            why = means.words.explain(error, step.target).text
+        if means.clock() + timedelta(seconds=READ_BACK_PAUSE_SECONDS) >= until:
+            return why
+        await means.sleep(READ_BACK_PAUSE_SECONDS)
+
+
+Goal = tuple[bool | None, Counts]
+"""Whether a step's goal is reached (None: not known), and what was counted."""
+
+
+async def _no_tasks_left(means: Means, proposal: Proposal, step: Step) -> Goal:
+    counts = await means.reads.fetch_counts(step.target, tuple(TaskState), purpose=Purpose.STOP, in_order=True)
+    part = called_part(proposal, step)
+    left = counts.of(part.touched_states) if part is not None else None
+    return (None if left is None else left == 0), counts
+
+
+async def _no_strategy_left(means: Means, proposal: Proposal, step: Step) -> Goal:
+    job = await means.reads.fetch_job(step.target, purpose=Purpose.STOP)
+    return job.state is JobState.CANCELED, Counts({}, means.clock())
+
+
+async def _no_devices_left(means: Means, proposal: Proposal, step: Step) -> Goal:
+    tasks = await means.reads.fetch_tasks_of(step.target, step.devices, purpose=Purpose.STOP)
+    is_over = not any(task.state in OPEN_STATES for task in tasks) if tasks else None
+    return is_over, count(tasks, means)
+
+
+async def _tasks_run_again(means: Means, proposal: Proposal, step: Step) -> Goal:
+    states = means.operations[proposal.operation].retries(proposal.params)
+    tasks = await means.reads.fetch_tasks_of(step.target, step.devices, purpose=Purpose.STOP)
+    waiting = {task.task_id for task in tasks if task.state in states}
+    return bool(tasks) and waiting.isdisjoint(step.tasks), count(tasks, means)
+
+
+async def _rate_is_set(means: Means, proposal: Proposal, step: Step) -> Goal:
+    job = await means.reads.fetch_job(step.target, purpose=Purpose.STOP)
+    wanted = step.settings.per_minute if step.settings is not None else None
+    is_set = job.settings.per_minute == wanted if job.settings is not None else None
+    return is_set, Counts({}, means.clock())
+
+
+_GOALS: dict[StepKind, Callable[[Means, Proposal, Step], Awaitable[Goal]]] = {
+    StepKind.CANCEL_TASKS: _no_tasks_left,
+    StepKind.CANCEL_STRATEGY: _no_strategy_left,
+    StepKind.CANCEL_DEVICES: _no_devices_left,
+    StepKind.RETRY_TASKS: _tasks_run_again,
+    StepKind.SET_RATE: _rate_is_set,
+}
+
+
+async def _may_try_again(means: Means, proposal: Proposal) -> bool:
+    """A new attempt needs an offer that stands, and no newer proposal on the same batch."""
+    stands = proposal.offer is not None and means.clock() < proposal.offer.expires_at
+    if not (stands and _may_repeat(means, proposal)):
+        return False
+    step = steps_of(means, proposal)[proposal.steps_done]
+    others = await means.store.fetch_on_jobs(proposal.target.instance, [step.target.job])
+    newer = [each for each in others if each.approved_at and each.approved_at > (proposal.approved_at or means.clock())]
+    return not newer

@@ -1,0 +1,276 @@
+"""How a change ended, judged by what the devices did: the baseline and the last counts in, an `Outcome` out.
+
+The numbers are differences to the baseline, the counts of the last look. Pure, and rather one device too many counted
+as moving than one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bot.model import OPEN_STATES, Counts, JobKind, Notice, Outcome, OutcomeCode, Part, StepKind, TaskState, Touch
+from bot.proposals import CallAnswer, Proposal
+from bot.workflow.figures import names, number
+from bot.workflow.stepping import CANCELLED_ALREADY, accepted_jobs
+
+JOBS_SHOWN = 20
+_RISING = (TaskState.CANCELED, TaskState.SUCCEEDED, TaskState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How it ended for one batch. `spared` were open and not asked to stop, `matched` came into a dynamic batch later,
+    `has_strategy` says that a strategy still matches devices although it was to be cancelled."""
+
+    part: Part
+    code: OutcomeCode
+    stopped: int | None = None
+    finished: int | None = None
+    failed: int | None = None
+    moving: int | None = None
+    spared: int = 0
+    matched: int = 0
+    has_strategy: bool = False
+    why: str = ""
+
+
+def still_moving(part: Part, counts: Counts | None) -> int | None:
+    """How many devices that were asked to stop still move, or None if that is not known.
+
+    A device that had been told may begin to report progress although its task was to be cancelled. So where devices in
+    progress were not asked to stop, those beyond the ones that were in progress before (less all that finished since)
+    count as moving.
+    """
+    named = part.touched_states
+    left = counts.of(named) if counts is not None else None
+    if left is None or TaskState.IN_PROGRESS in named:
+        return left
+    before = part.counts.by_state.get(TaskState.IN_PROGRESS)
+    ended = [_rise(part.counts, counts, state) for state in (TaskState.SUCCEEDED, TaskState.FAILED)]
+    now = counts.by_state.get(TaskState.IN_PROGRESS) if counts is not None else None
+    if before is None or now is None or None in ended:
+        return left
+    return left + max(0, now - max(0, before - sum(each or 0 for each in ended)))
+
+
+def judge_stop(proposal: Proposal, *, seen: Collection[str], follow_seconds: float) -> Outcome:
+    """How a stop ended; `seen` are the batches whose last counts are of now."""
+    parts = proposal.called.parts if proposal.called is not None else ()
+    followed = accepted_jobs(proposal)
+    verdicts = [
+        _judge(proposal, part, is_seen=part.job.job_id in seen)
+        if part.job.job_id in followed
+        else _not_accepted(proposal, part)
+        for part in parts
+    ]
+    if len(verdicts) == 1 and verdicts[0].code is OutcomeCode.UNKNOWN_OUTCOME:
+        return Outcome(OutcomeCode.UNKNOWN_OUTCOME, _never_seen(follow_seconds))
+    sums = [_sum([getattr(each, name) for each in verdicts]) for name in ("stopped", "finished", "failed", "moving")]
+    code = _together([each.code for each in verdicts])
+    return Outcome(code, _final(proposal, verdicts, code, *sums), *sums)
+
+
+def _judge(proposal: Proposal, part: Part, *, is_seen: bool) -> Verdict:
+    last = proposal.progress.get(part.job.job_id)
+    rises = [_rise(part.counts, last, state) for state in _RISING]
+    moving = still_moving(part, last)
+    if not is_seen or last is None or moving is None or None in rises:
+        return Verdict(part, OutcomeCode.UNKNOWN_OUTCOME, why="the cloud did not tell what its devices do")
+    stopped, finished, failed = (rise or 0 for rise in rises)
+    named = part.touched_states
+    spared = sum(part.counts.by_state.get(state) or 0 for state in OPEN_STATES if state not in named)
+    has_strategy = _strategy_stands(proposal, part)
+    if not moving and finished <= spared and not has_strategy:
+        code = OutcomeCode.STOPPED
+    else:
+        code = OutcomeCode.PARTLY_STOPPED if stopped else OutcomeCode.NOT_STOPPED
+    is_dynamic = part.job.kind is JobKind.DYNAMIC
+    matched = (
+        max(0, (last.total or 0) - (part.counts.total or 0)) if is_dynamic and part.counts.total is not None else 0
+    )
+    return Verdict(part, code, stopped, finished, failed, moving, spared, matched, has_strategy)
+
+
+def _strategy_stands(proposal: Proposal, part: Part) -> bool:
+    """Whether the strategy of this batch was to be cancelled, and is not known to be."""
+    for position, step in enumerate(proposal.steps):
+        if step.kind is StepKind.CANCEL_STRATEGY and step.target.job == part.job.job_id:
+            call = proposal.last_call_of(position)
+            is_gone = call is not None and (
+                call.answer is CallAnswer.ACCEPTED or (call.detail or "").casefold() in CANCELLED_ALREADY
+            )
+            return not is_gone
+    return False
+
+
+def _not_accepted(proposal: Proposal, part: Part) -> Verdict:
+    """What came of the batch's last step, where none was accepted that devices would follow."""
+    calls = [call for call in proposal.calls if call.intent.step.target.job == part.job.job_id]
+    answer = calls[-1].answer if calls else None
+    why = (calls[-1].detail or "") if calls else "not sent"
+    code = {
+        CallAnswer.REFUSED: OutcomeCode.REFUSED_BY_CLOUD,
+        CallAnswer.LOST: OutcomeCode.UNKNOWN_OUTCOME,
+    }.get(answer or CallAnswer.NOT_SENT, OutcomeCode.NOT_DONE)
+    return Verdict(part, code, why=why)
+
+
+def _together(codes: Sequence[OutcomeCode]) -> OutcomeCode:
+    """One code for several batches: the same for all, or partly stopped if any device was reached."""
+    kinds = set(codes)
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if kinds & {OutcomeCode.STOPPED, OutcomeCode.PARTLY_STOPPED}:
+        return OutcomeCode.PARTLY_STOPPED
+    return OutcomeCode.NOT_STOPPED if OutcomeCode.NOT_STOPPED in kinds else OutcomeCode.UNKNOWN_OUTCOME
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    known = [each for each in numbers if each is not None]
+    return sum(known) if known else None
+
+
+_HEADS = {
+    OutcomeCode.STOPPED: "S",
+    OutcomeCode.PARTLY_STOPPED: "Partly stopped: s",
+    OutcomeCode.NOT_STOPPED: "Not stopped: s",
+    OutcomeCode.UNKNOWN_OUTCOME: "Not known for every rollout: s",
+}
+
+
+def _final(
+    proposal: Proposal,
+    verdicts: Sequence[Verdict],
+    code: OutcomeCode,
+    stopped: int | None,
+    finished: int | None,
+    failed: int | None,
+    moving: int | None,
+) -> Notice:
+    left = "none" if moving == 0 else number(moving)
+    text = (
+        f"{_HEADS.get(code, 'Not stopped: s')}topped {number(stopped)}, finished anyway {number(finished)}, "
+        f"failed {number(failed)}; of those asked to stop, {left} still moving."
+    )
+    lines = [line for each in verdicts for line in _verdict_lines(each, is_one_of_many=len(verdicts) > 1)]
+    if len(verdicts) > JOBS_SHOWN:
+        lines = [*lines[:JOBS_SHOWN], f"… and {len(verdicts) - JOBS_SHOWN} more rollouts"]
+    return Notice(text, (*lines, *_next_steps(proposal, verdicts)))
+
+
+def _verdict_lines(verdict: Verdict, *, is_one_of_many: bool) -> list[str]:
+    if is_one_of_many:
+        return [_one_line(verdict)]
+    lines = []
+    if verdict.spared:
+        ended = (verdict.finished or 0) + (verdict.failed or 0)
+        among = f"; up to {min(verdict.spared, ended):,} of those that finished or failed are among them"
+        lines.append(f"Besides, {verdict.spared:,} were not asked to stop{among if ended else ''}.")
+    if verdict.matched:
+        lines.append(
+            f"The rollout matched {verdict.matched:,} new device{'s' if verdict.matched != 1 else ''} since the last "
+            "look before the call; they are counted here too, and were not asked to stop if they came after it."
+        )
+    return lines
+
+
+def _one_line(verdict: Verdict) -> str:
+    job = verdict.part.job.job_id
+    if verdict.stopped is None:
+        return f"• {job}: {verdict.code.replace('_', ' ')} ({verdict.why})"
+    matched = f", {verdict.matched:,} matched since" if verdict.matched else ""
+    strategy = ", its strategy still matches devices" if verdict.has_strategy else ""
+    return (
+        f"• {job}: {verdict.code.replace('_', ' ')}: stopped {number(verdict.stopped)}, finished anyway "
+        f"{number(verdict.finished)}, failed {number(verdict.failed)}, still moving {number(verdict.moving)}"
+        f"{matched}{strategy}"
+    )
+
+
+def _next_steps(proposal: Proposal, verdicts: Sequence[Verdict]) -> list[str]:
+    """What is useful now, as lines to copy."""
+    lines = []
+    for each in verdicts[:JOBS_SHOWN]:
+        job, named = each.part.job, each.part.touches
+        was_halted = any(
+            step.kind is StepKind.CANCEL_STRATEGY and step.target.job == job.job_id for step in proposal.steps
+        )
+        if each.has_strategy or (job.kind is JobKind.DYNAMIC and not was_halted and not each.part.tasks):
+            lines.append(f"It still matches new devices. To end that: /ota halt {job.job_id} because …")
+        if each.moving and Touch.IN_PROGRESS not in named:
+            lines.append(
+                "Some devices still move although they were asked to stop. To ask those in progress as well, which may "
+                f"leave them half flashed: /ota cancel {job.job_id} --in-progress because …"
+            )
+        elif each.moving:
+            lines.append(
+                f"Some devices still move although they were asked to stop. Look again: /ota status {job.job_id}"
+            )
+    if any(each.finished for each in verdicts):
+        lines.append("Devices on the new version stay on it: ship them a higher version.")
+    return list(dict.fromkeys(lines))
+
+
+def _never_seen(follow_seconds: float) -> Notice:
+    minutes = round(follow_seconds / 60)
+    return Notice(
+        f"The cloud accepted the call, but at the end of {minutes} min it did not tell what the devices do. "
+        "Look with /ota status."
+    )
+
+
+def judge_rate(proposal: Proposal, *, now: int | None, is_seen: bool) -> Outcome:
+    """How a change of rate ended; `now` is the rate that was read last."""
+    settings = proposal.called.job.settings if proposal.called is not None else None
+    was = settings.per_minute if settings is not None else None
+    [wanted] = [step.settings.per_minute for step in proposal.steps if step.settings is not None]
+    if not is_seen:
+        text = f"The cloud accepted the new rate of {number(wanted)} devices per minute, but it could not be read back."
+        return Outcome(OutcomeCode.UNKNOWN_OUTCOME, Notice(text, ("Look with /ota status.",)))
+    if now == wanted:
+        back = (f"To go back: /ota rate {proposal.target.job} {was}",) if was is not None else ()
+        return Outcome(
+            OutcomeCode.DONE, Notice(f"The rate was {number(was)} devices per minute, it is now {now:,}.", back)
+        )
+    text = f"The cloud accepted the new rate, but it still is {number(now)} devices per minute, not {number(wanted)}."
+    return Outcome(OutcomeCode.NOT_DONE, Notice(text, ("Devices that were told already are not held back by it.",)))
+
+
+def judge_retry(proposal: Proposal, *, running: int | None, asked: int, now: Counts | None) -> Outcome:
+    """How running tasks again ended: `running` of the `asked` ones have left their old state."""
+    resume = _resume_lines(proposal)
+    if running is None or now is None:
+        text = f"The cloud accepted to run {asked:,} tasks again, but it did not tell whether they do."
+        return Outcome(
+            OutcomeCode.UNKNOWN_OUTCOME, Notice(text, (f"Look with /ota status {proposal.target.job}.", *resume))
+        )
+    if not running:
+        text = f"Not done: the cloud accepted {asked:,} tasks, but none of them runs again."
+        return Outcome(OutcomeCode.NOT_DONE, Notice(text, resume))
+    states = ", ".join(
+        f"{count:,} {state.value.lower().replace('_', ' ')}" for state, count in now.by_state.items() if count
+    )
+    text = f"{running:,} of {asked:,} tasks that the cloud accepted run again. They are now: {states}."
+    return Outcome(OutcomeCode.DONE, Notice(text, resume))
+
+
+def _resume_lines(proposal: Proposal) -> tuple[str, ...]:
+    """What each batch of tasks that was not accepted came to, and how to go on with what is left."""
+    lines = []
+    for position, step in enumerate(proposal.steps):
+        call = proposal.last_call_of(position)
+        if call is None or call.answer is not CallAnswer.ACCEPTED:
+            said = "not sent" if call is None or call.answer is None else call.answer.value
+            why = f": {call.detail}" if call is not None and call.detail else ""
+            lines.append(f"Batch {position + 1} ({names(step.devices)}): {said}{why}")
+    left_out = proposal.called.left_out if proposal.called is not None else 0
+    if lines or left_out:
+        lines.append(f"What is left can be asked for with /ota resume {proposal.proposal_id[:8]}")
+    return tuple(lines[:JOBS_SHOWN])
+
+
+def _rise(before: Counts | None, after: Counts | None, state: TaskState) -> int | None:
+    was = before.by_state.get(state) if before is not None else None
+    now = after.by_state.get(state) if after is not None else None
+    return None if was is None or now is None else max(0, now - was)

@@ -1,0 +1,1 @@
+"""Stories of incidents, and what plays them: see README.md."""
