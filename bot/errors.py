@@ -106,9 +106,13 @@ class CloudUnreachable(CloudError):
 
 
 class CloudLost(CloudError):
-    """The request may have arrived (time-out, connection lost, 5xx, unreadable answer); `request_id` if seen."""
+    """The request may have arrived (time-out, connection lost, 5xx, unreadable answer); `request_id` if seen.
 
-    def __init__(self, why: str, *, request_id: str | None = None) -> None:
+    `is_read`: it asked for something and changed nothing, wherever it went.
+    """
+
+    def __init__(self, why: str, *, request_id: str | None = None, is_read: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.request_id = request_id
+        self.is_read = is_read

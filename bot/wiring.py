@@ -16,9 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
-from slack_sdk.errors import SlackApiError
-from slack_sdk.web.async_client import AsyncWebClient
-from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -30,8 +27,9 @@ from bot.alibaba.client import open_http
 from bot.alibaba.cloud import Cloud
 from bot.alibaba.key_settings import key_problems, keys_from
 from bot.alibaba.key_sources import kept_fresh
+from bot.charts import draw
 from bot.discovery import Discovery, Rhythm, Tools
-from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
+from bot.errors import ConfigurationError, PolicyInvalid, StoreUnavailable
 from bot.logs import get_log
 from bot.ops import KNOWN
 from bot.policy.folder import read_folder
@@ -39,14 +37,16 @@ from bot.policy.load import Policy, load
 from bot.ports import Slots
 from bot.settings import Settings, read_settings
 from bot.slack.attachments import Attachments
+from bot.slack.curves import Draw
 from bot.slack.doors import HttpDoor, SocketDoor
-from bot.slack.gate import Gate, Identity
+from bot.slack.gate import Gate
 from bot.slack.listeners import Listeners, create_bolt
 from bot.slack.notifier import SlackNotifier
-from bot.slack.people import SLACK_TROUBLE, SlackPeople, error_code
+from bot.slack.people import SlackPeople
+from bot.starting import SLACK_SECONDS, check_app_token, migrated, web_client, who_we_are
 from bot.storage.database import Database, open_database
-from bot.storage.migrations import missing, revision, upgrade
 from bot.storage.found import SqlFound
+from bot.storage.migrations import revision
 from bot.storage.readings import SqlReadings
 from bot.storage.slots import SqlSlots
 from bot.storage.store import SqlStore
@@ -54,21 +54,8 @@ from bot.storage.tables import SCHEMA
 from bot.workflow.means import Log, Means, Timings
 from bot.workflow.road import Road
 
-START_SECONDS = 60
-"""How long a start waits for the database and for Slack."""
-
-SLACK_SECONDS = 10
 KEY_SECONDS = 10
 """How long a start waits for keys that have to be fetched; without them it starts as well."""
-_BAD_TOKEN = (
-    "invalid_auth",
-    "not_authed",
-    "account_inactive",
-    "token_revoked",
-    "token_expired",
-    "not_allowed_token_type",
-    "missing_scope",
-)
 
 OPERATIONS = KNOWN
 
@@ -148,6 +135,7 @@ async def running(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     slots: Callable[[Database], Slots] = SqlSlots,
     rhythm: Rhythm | None = None,
+    draw: Draw = draw,
 ) -> AsyncIterator[App]:
     """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start.
 
@@ -158,12 +146,12 @@ async def running(
     async with AsyncExitStack() as stack:
         database = open_database(settings.database_url)
         stack.push_async_callback(database.close)
-        await _migrated(database, settings, log)
+        await migrated(database, settings, log)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SLACK_SECONDS))
         )
-        client = _web_client(settings.slack_bot_token, settings, session)
-        identity = await _who_we_are(client, settings, log)
+        client = web_client(settings.slack_bot_token, settings, session)
+        identity = await who_we_are(client, settings, log)
         store = SqlStore(database, clock=clock)
         found, readings = SqlFound(database), SqlReadings(database, clock=clock)
         http = await stack.enter_async_context(open_http())
@@ -186,7 +174,7 @@ async def running(
             store=store,
             operations=OPERATIONS,
             attachments=Attachments(
-                client, session, reads=cloud, readings=readings, words=cloud, clock=clock, sleep=sleep
+                client, session, reads=cloud, readings=readings, words=cloud, clock=clock, sleep=sleep, draw=draw
             ),
             instance=lambda name: policy.instances.get(name) if policy is not None else None,
             log=log,
@@ -230,8 +218,8 @@ async def running(
         gate = Gate(identity, signing_secret=settings.slack_signing_secret)
         app = App(settings, database, road, notifier, policy, complaints)
         if settings.slack_app_token is not None:
-            socket_client = _web_client(settings.slack_app_token, settings, session)
-            await _check_app_token(socket_client)
+            socket_client = web_client(settings.slack_app_token, settings, session)
+            await check_app_token(socket_client)
             door = SocketDoor(bolt, gate, app_token=settings.slack_app_token, client=socket_client, log=log)
             app.socket = await stack.enter_async_context(door)
         app.asgi = _asgi(app, HttpDoor(bolt, gate, log=log, now=lambda: clock().timestamp()))
@@ -248,95 +236,6 @@ def _policy_or_complaints(settings: Settings, log: Log) -> tuple[Policy | None, 
         for complaint in error.complaints:
             log.error("policy refused", complaint=complaint)
         return None, error.complaints
-
-
-async def _migrated(database: Database, settings: Settings, log: Log) -> None:
-    """Brings the schema up to date; a database server that is not there yet is waited for."""
-    waited = 0
-    while True:
-        try:
-            if lacking := await missing(database):
-                await upgrade(database)
-                log.info("migrated", to=SCHEMA, was=lacking.partition(":")[0])
-            await database.run(_can_write)
-        except StoreUnavailable as error:
-            if settings.database_url.startswith("sqlite") or waited >= START_SECONDS:
-                raise DependencyAbsent(
-                    f"{error}. Check OTABRAKE_DATABASE_URL: the database must exist, answer and be writable."
-                ) from error
-            log.error("waiting for the database", why=str(error), waited_seconds=waited)
-            await asyncio.sleep(1)
-            waited += 1
-        else:
-            return
-
-
-def _can_write(connection: Connection) -> None:
-    """Fails on a database that can only be read."""
-    connection.exec_driver_sql("CREATE TEMPORARY TABLE IF NOT EXISTS can_write (at INTEGER)")
-    connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
-
-
-def _web_client(token: str, settings: Settings, session: aiohttp.ClientSession) -> AsyncWebClient:
-    """One session for all calls, and no retries of the SDK's own: it would repeat posts."""
-    return AsyncWebClient(
-        token=token, base_url=settings.slack_api_url, session=session, timeout=SLACK_SECONDS, retry_handlers=[]
-    )
-
-
-async def _who_we_are(client: AsyncWebClient, settings: Settings, log: Log) -> Identity:
-    """`auth.test`, once. Slack not answering is waited for; a token it does not take is a configuration problem."""
-    waited = 0
-    while True:
-        try:
-            answer = await client.auth_test()
-            app_id = settings.slack_app_id or await _app_id(client, str(answer.get("bot_id") or ""))
-        except SlackApiError as error:
-            if error_code(error) in _BAD_TOKEN:
-                raise ConfigurationError(
-                    [f"Slack does not accept SLACK_BOT_TOKEN ({error_code(error)}): copy it from the app's OAuth page."]
-                ) from error
-            waited = await _wait_for_slack(waited, error_code(error), log)
-        except SLACK_TROUBLE as error:
-            waited = await _wait_for_slack(waited, type(error).__name__, log)
-        else:
-            return Identity(
-                team_id=str(answer["team_id"]),
-                app_id=app_id,
-                enterprise_id=answer.get("enterprise_id"),
-                bot_user_id=answer.get("user_id"),
-            )
-
-
-async def _wait_for_slack(waited: int, why: str, log: Log) -> int:
-    if waited >= START_SECONDS:
-        raise DependencyAbsent(f"Slack did not answer for {waited} s ({why}). Check SLACK_API_URL and the network.")
-    log.error("waiting for Slack", why=why, waited_seconds=waited)
-    await asyncio.sleep(2)
-    return waited + 2
-
-
-async def _check_app_token(client: AsyncWebClient) -> None:
-    """The SDK's socket would try a wrong token for ever, in silence."""
-    try:
-        await client.apps_connections_open(app_token=client.token or "")
-    except SlackApiError as error:
-        if error_code(error) in _BAD_TOKEN:
-            raise ConfigurationError(
-                [f"Slack does not accept SLACK_APP_TOKEN ({error_code(error)}): make one with connections:write."]
-            ) from error
-    except SLACK_TROUBLE:
-        return  # the socket itself keeps trying
-
-
-async def _app_id(client: AsyncWebClient, bot_id: str) -> str | None:
-    """Our app's id as Slack knows it; None if this token may not ask."""
-    try:
-        answer = await client.bots_info(bot=bot_id)
-    except SlackApiError:
-        return None
-    bot = answer.get("bot")
-    return bot.get("app_id") if isinstance(bot, dict) else None
 
 
 def _asgi(app: App, door: HttpDoor) -> ASGIApp:

@@ -18,7 +18,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.charts import Curve
 from bot.exchange import Post
-from bot.model import Counts, Notice, Target, Task, TaskPage, TaskState
+from bot.model import Counts, Instance, Notice, Target, Task, TaskPage, TaskState
 from bot.ops import KNOWN
 from bot.ports import TASKS_A_PAGE, Purpose, Reading, Transition, Watched
 from bot.proposals import Proposal
@@ -106,6 +106,7 @@ class Desk:
     clock: Clock
     listing: Listing
     seen: Seen
+    instances: dict[str, Instance]
     drawn: list[Curve] = field(default_factory=list)
     picture: bytes | Exception = PNG
     unshown: list[str] = field(default_factory=list)
@@ -176,6 +177,7 @@ def _desk(
 ) -> Desk:
     listing, seen = Listing(clock), Seen()
     unshown: list[str] = []
+    instances: dict[str, Instance] = {}
 
     async def draw(curve: Curve) -> bytes:
         return await desk.draw(curve)
@@ -192,12 +194,12 @@ def _desk(
         store=store,
         operations=KNOWN,
         attachments=attachments,
-        instance=lambda name: None,
+        instance=instances.get,
         log=structlog.get_logger(),
         unshown=end,
         sleep=clock.sleep,
     )
-    desk = Desk(slack, store, notifier, clock, listing, seen, unshown=unshown)
+    desk = Desk(slack, store, notifier, clock, listing, seen, instances, unshown=unshown)
     return desk
 
 

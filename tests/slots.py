@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -26,6 +27,18 @@ class OpenSlots:
 
     async def pause(self, lane: Lane, *, until: float) -> None:
         self.paused.append(lane)
+
+
+class ClaimedSlots(OpenSlots):
+    """Tells when somebody has asked."""
+
+    def __init__(self, database: object = None) -> None:
+        super().__init__(database)
+        self.is_claimed = asyncio.Event()
+
+    async def claim(self, lane: Lane, *, foreground: int, background: int, hold_seconds: float) -> Claim:
+        self.is_claimed.set()
+        return await super().claim(lane, foreground=foreground, background=background, hold_seconds=hold_seconds)
 
 
 class FullSlots(OpenSlots):

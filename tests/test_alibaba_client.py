@@ -15,6 +15,8 @@ from typing import Any
 import certifi
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bot.alibaba.answers import MAX_MESSAGE_CHARACTERS, Denial, Refusal, parse_body, plain_text
 from bot.alibaba.client import MAX_ANSWER_BYTES, AlibabaClient, open_http
@@ -257,6 +259,11 @@ async def test_a_failure_says_whether_the_call_can_have_arrived(raised: Exceptio
     assert type(await error_of(raising(raised))) is kind
 
 
+@pytest.mark.parametrize("location", ["http:elsewhere/", "http://elsewhere:port/", "ftp://elsewhere/", "/elsewhere"])
+async def test_an_answer_that_points_elsewhere_is_a_lost_one(location: str) -> None:
+    assert type(await error_of(answering("", status=302, headers={"location": location}))) is CloudLost
+
+
 async def test_an_answer_that_never_ends_is_lost_when_the_time_is_over() -> None:
     async def hang(request: httpx.Request) -> httpx.Response:
         raise TimeoutError
@@ -464,6 +471,11 @@ def test_xml_has_the_shape_of_json() -> None:
 )
 def test_foreign_text_becomes_one_plain_line(foreign: object, plain: str) -> None:
     assert plain_text(foreign) == plain
+
+
+@given(st.text(st.sampled_from("ab \t\u3000\u202e\x07ä"), max_size=12) | st.text("x ", min_size=298, max_size=302))
+def test_foreign_text_is_the_same_line_whether_it_had_to_be_cleaned_or_not(text: str) -> None:
+    assert plain_text(text) == plain_text(f" {text}")
 
 
 def test_foreign_text_is_cut() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +21,7 @@ from bot.model import Job, JobKind, JobSettings, JobState, Target, TaskState
 from bot.ports import MOST_LISTED, TASKS_A_PAGE, Purpose
 from tests.conftest import Clock
 from tests.scripted_api import JOB, OK, Answer, Api, make_cloud, make_keys
-from tests.slots import FullSlots, OpenSlots
+from tests.slots import ClaimedSlots, FullSlots, OpenSlots
 
 TARGET = Target("prod", "j1")
 REFUSED = {"Code": "Forbidden.RAM", "Message": "no"}
@@ -497,6 +499,35 @@ async def test_a_read_that_finds_no_slot_in_time_says_so(
         cloud = make_cloud(http, clock, budget=budget)
         with pytest.raises(CloudUnreachable, match="account one is at its limit of QueryOTAJob"):
             await cloud.fetch_job(TARGET)
+    assert api.asked == []
+
+
+async def test_a_read_that_waits_for_its_word_has_its_slot_and_sends_nothing(
+    http: httpx.AsyncClient, api: Api, clock: Clock
+) -> None:
+    slots = ClaimedSlots()
+    async with Budget(slots) as budget:
+        word = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(make_cloud(http, clock, budget=budget).fetch_job(TARGET, after=word))
+        await slots.is_claimed.wait()
+        assert api.asked == []
+        word.set_result(None)
+        assert (await reading).job_id == "j1"
+
+
+async def test_the_slot_of_a_read_that_is_given_up_before_its_word_goes_back_at_once(
+    http: httpx.AsyncClient, api: Api, clock: Clock
+) -> None:
+    slots = ClaimedSlots()
+    async with Budget(slots) as budget:
+        word = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(make_cloud(http, clock, budget=budget).fetch_job(TARGET, after=word))
+        await slots.is_claimed.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    assert len(slots.freed) == 1
+    assert slots.freed[0].at <= time.monotonic()
     assert api.asked == []
 
 

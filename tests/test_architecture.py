@@ -22,7 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "storage": CORE,
     "settings": {"errors"},
     "logs": set(),
-    "wiring": CORE | {"ops", "workflow", "discovery", "charts", "slack", "alibaba", "storage", "settings", "logs"},
+    "wiring": CORE
+    | {"ops", "starting", "workflow", "discovery", "charts", "slack", "alibaba", "storage", "settings", "logs"},
+    "starting": {"errors", "settings", "slack", "storage", "workflow"},
     "server": {"discovery", "errors", "logs", "settings", "wiring"},
 }
 NO_INPUT_OUTPUT = {

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 async def at() -> AsyncIterator[Sandbox]:
-    async with sandbox(timings=Timings(poll_seconds=0.2, card_seconds=0.5)) as made:
+    async with sandbox(timings=Timings(poll_seconds=0.2, progress_seconds=0.5)) as made:
         yield made
 
 

@@ -71,7 +71,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_policy_is_valid() -> None:
     result = run("policy", "check", "--policies", str(ROOT / "policies"))
-    assert (result.exit_code, "6 rules, 2 instances" in result.output) == (0, True)
+    assert (result.exit_code, "8 rules, 2 instances" in result.output) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_question_about_nothing_is_wrong_usage(arguments: tuple[str, ...]) -> 
     assert run(*EXPLAIN, *arguments).exit_code == 2
 
 
-def test_the_database_is_checked_and_upgraded(any_database_url: str) -> None:
-    env = {"OTABRAKE_DATABASE_URL": any_database_url.replace("+psycopg", "")}
+def test_the_database_is_checked_and_upgraded(empty_database_url: str) -> None:
+    env = {"OTABRAKE_DATABASE_URL": empty_database_url.replace("+psycopg", "")}
     before = run("db", "check", env=env)
     assert (before.exit_code, "the database is empty" in before.output) == (1, True)
     assert run("db", "upgrade", env=env).output == "upgraded\n"

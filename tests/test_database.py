@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 
-from bot.errors import StoreUnavailable
+from bot.errors import ConfigurationError, StoreUnavailable
 from bot.storage.database import Database, open_database
 from bot.storage.migrations import missing, upgrade
 from bot.storage.tables import SCHEMA, metadata
@@ -80,8 +81,8 @@ async def test_a_server_that_does_not_answer_is_said_to_be_unusable() -> None:
     await database.close()
 
 
-async def test_migrations_bring_an_empty_database_to_the_newest_schema(any_database_url: str) -> None:
-    database = open_database(any_database_url)
+async def test_migrations_bring_an_empty_database_to_the_newest_schema(empty_database_url: str) -> None:
+    database = open_database(empty_database_url)
     assert "is empty" in (await missing(database) or "")
     assert await upgrade(database)
     assert await missing(database) is None
@@ -108,3 +109,9 @@ def test_the_newest_migration_is_the_schema_that_the_tables_name() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(bot.storage.migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
+
+
+def test_an_sqlite_that_is_too_old_is_said_at_once(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(ConfigurationError, match=r"take one with 3\.35 or newer"):
+        open_database(sqlite_url)

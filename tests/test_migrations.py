@@ -63,9 +63,9 @@ def cell(value: Any) -> Any:
 
 
 @pytest.fixture
-async def old(any_database_url: str) -> AsyncIterator[Database]:
+async def old(empty_database_url: str) -> AsyncIterator[Database]:
     """A database of revision 0001 with rows of every state."""
-    opened = open_database(any_database_url)
+    opened = open_database(empty_database_url)
     await opened.run(partial(make_0001, rows=ROWS))
     yield opened
     await opened.close()
@@ -170,7 +170,7 @@ async def test_old_deliveries_and_posts_are_read_back(store: SqlStore) -> None:
     ]
 
 
-async def test_more_rows_than_one_batch_holds_are_all_rewritten(any_database_url: str, clock: Clock) -> None:
+async def test_more_rows_than_one_batch_holds_are_all_rewritten(empty_database_url: str, clock: Clock) -> None:
     template = next(row for row in ROWS["proposals"] if row["proposal_id"] == "p-offered")
     many = [
         {
@@ -181,7 +181,7 @@ async def test_more_rows_than_one_batch_holds_are_all_rewritten(any_database_url
         }
         for n in range(1_001)
     ]
-    database = open_database(any_database_url)
+    database = open_database(empty_database_url)
     await database.run(partial(make_0001, rows={"proposals": many}))
     await upgrade(database)
     rewritten = "SELECT count(*) FROM proposals WHERE body LIKE '%\"parts\":%'"

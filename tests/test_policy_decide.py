@@ -188,7 +188,8 @@ def test_words_for_operations(words: str, reached: set[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["deny: [job.halt]", "require: {reason: true}, for: [job.halt]"])
 def test_what_holds_a_halt_back_holds_back_the_halt_of_a_firmware(kind: str) -> None:
-    decision = decide(policy("name: all, allow: [changes], who: [anyone]", f"name: x, {kind}"), question(operation="firmware.halt"))
+    rules = policy("name: all, allow: [changes], who: [anyone]", f"name: x, {kind}")
+    decision = decide(rules, question(operation="firmware.halt"))
     assert "x" in decision.rules
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from bot.exchange import Post, PostKind
-from bot.model import Notice, Outcome, OutcomeCode, Place
+from bot.model import Instance, Notice, Outcome, OutcomeCode, Place
 from bot.ports import Transition
 from bot.proposals import Proposal, State
+from bot.slack import views
 from tests.conftest import Clock
 from tests.desk import INCIDENT, Desk, open_desk
 from tests.values import AT, REPLY_TO, TARGET, counts, offer, preview, proposal
@@ -143,6 +145,54 @@ async def test_a_card_that_can_stand_nowhere_ends_its_proposal(desk: Desk) -> No
     await desk.keep(waiting)
     await desk.owe(CARD)
     assert desk.unshown == ["p1: not_in_channel"]
+
+
+async def test_a_card_that_cannot_stand_where_it_was_asked_for_stands_in_the_channel_of_its_instance(
+    desk: Desk,
+) -> None:
+    desk.instances["prod-shanghai"] = Instance("prod-shanghai", "cn-shanghai", channel=INCIDENT)
+    elsewhere = replace(REPLY_TO, place=Place("C0NEWINC01"), address=None)
+    await desk.keep(proposal(state=State.OFFERED, offer=offer(), place=Place("C0NEWINC01"), reply_to=elsewhere))
+    await desk.owe(CARD, BUTTONS)
+    assert (len(desk.thread()), desk.unshown) == (2, [])
+    assert '"actions"' in json.dumps(desk.thread()[1].blocks)
+
+
+async def test_an_answer_goes_to_no_other_address_than_slacks(desk: Desk) -> None:
+    elsewhere = replace(REPLY_TO, address="http://127.0.0.1:1/collect")
+    await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), elsewhere))
+    assert desk.told() == ["For you."]
+
+
+@pytest.mark.parametrize("address", ["http://[", "https://hooks.slack.com.evil.example/x", "file:///etc/passwd"])
+async def test_an_address_that_is_none_is_not_used(desk: Desk, address: str) -> None:
+    await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), replace(REPLY_TO, address=address)))
+    assert desk.told() == ["For you."]
+
+
+async def test_an_answer_to_somebody_who_has_left_the_channel_is_given_up(desk: Desk) -> None:
+    gone = replace(REPLY_TO, user_id="U0FORMER01", address=None)
+    await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), gone))
+    await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), replace(gone, place=Place(None))))
+    assert desk.told("U0FORMER01") == []
+
+
+async def test_a_word_that_nobody_is_owed_is_said_once_and_lost_if_slack_refuses_it(desk: Desk) -> None:
+    to = replace(REPLY_TO, address=None)
+    desk.meets("chat.postEphemeral", error="internal_error")
+    for text in ("Lost.", "Said."):
+        desk.notifier.tell(to, views.line(Notice(text)))
+        await desk.notifier.drain()
+    assert desk.told() == ["Said."]
+
+
+async def test_the_outbox_is_read_as_long_as_the_notifier_runs(desk: Desk) -> None:
+    await desk.keep(FOLLOWED)
+    await desk.store.record(posts=[CARD, LINE])
+    async with desk.notifier:
+        while await desk.store.fetch_owed():
+            desk.notifier.wake()
+    assert desk.lines() == ["A line."]
 
 
 async def test_a_post_of_a_proposal_that_is_not_there_is_given_up(desk: Desk) -> None:

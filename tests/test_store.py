@@ -127,6 +127,30 @@ async def test_of_many_at_once_one_wins_and_its_entry_and_posts_alone_are_kept(
     assert [owed.post for owed in await store.fetch_owed()] == [post]
 
 
+async def test_an_offer_that_another_process_has_moved_on_cannot_be_confirmed(
+    store: SqlStore, database: Database, clock: Clock
+) -> None:
+    offered = await walk(store, Offered(offer()))
+    other = SqlStore(database, clock=clock)
+    confirmed = advance(offered, Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE), AT)
+    assert await saved(other, offered, confirmed)
+    stale = await store.fetch_proposal_of("0" * 32)
+    assert stale is not None
+    assert not await saved(store, stale, advance(stale, Confirmed("0" * 32, "U0", decision(), PLACE), AT))
+    assert await store.fetch_proposal_of("0" * 32) == confirmed
+
+
+async def test_an_offer_is_found_by_its_id_while_it_waits_and_after(
+    store: SqlStore, database: Database, clock: Clock
+) -> None:
+    offered = await walk(store, Offered(offer()))
+    restarted = SqlStore(database, clock=clock)
+    assert await store.fetch_proposal_of("0" * 32) == await restarted.fetch_proposal_of("0" * 32) == offered
+    confirmed = advance(offered, Confirmed("0" * 32, "U0ONCALLB2", decision(), PLACE), AT)
+    assert await saved(store, offered, confirmed)
+    assert await store.fetch_proposal_of("0" * 32) == await restarted.fetch_proposal_of("0" * 32) == confirmed
+
+
 async def test_a_second_pending_proposal_of_the_same_kind_is_refused(store: SqlStore) -> None:
     first = await walk(store, Offered(offer()))
     second = replace(proposal(), proposal_id="p2")

@@ -664,6 +664,15 @@ async def test_a_yes_that_now_needs_a_reason_does_not_count(world: World) -> Non
     assert "the policy now requires a reason" in await world.said(PostKind.REPLY)
 
 
+async def test_a_click_that_does_not_count_reads_nothing_of_the_cloud(world: World) -> None:
+    await world.ask()
+    reads: list[bool] = []
+    world.cloud.on_read = lambda: reads.append(True)
+    world.policy[0] = None
+    await world.click()
+    assert reads == []
+
+
 async def test_who_confirms_becomes_the_requester(world: World) -> None:
     await world.ask()
     after = await world.click(user="U0ONCALLB2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -90,7 +90,11 @@ class Cloud:
     def _known(self, name: str) -> tuple[Job, dict[TaskState, int | None]]:
         return self.others.get(name, (self.job, self.counts))
 
-    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
+    async def fetch_job(
+        self, target: Target, *, purpose: Purpose = Purpose.PREVIEW, after: Awaitable[None] | None = None
+    ) -> Job:
+        if after is not None:
+            await after
         self.on_read()
         if self.read_errors:
             raise self.read_errors.pop(0)

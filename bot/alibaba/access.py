@@ -104,28 +104,43 @@ class Access:
         return self._budget.reserve(instance.account, action, call_class, timeout_seconds=call_seconds)
 
     async def read(
-        self, name: str, action: str, purpose: Purpose, call: Callable[[Iot], Awaitable[_Answer]]
+        self,
+        name: str,
+        action: str,
+        purpose: Purpose,
+        call: Callable[[Iot], Awaitable[_Answer]],
+        *,
+        after: Awaitable[None] | None = None,
     ) -> _Answer:
         """One read, repeated once after an answer that says nothing about its object.
 
-        `call` must end after `ATTEMPT_SECONDS`.
+        `call` must end after `ATTEMPT_SECONDS`, and is not made before `after` is done.
         """
         instance = self.instance(name)
         loop = asyncio.get_running_loop()
         until = loop.time() + (PATIENT_READ_SECONDS if purpose in _PATIENT else READ_SECONDS)
 
-        async def attempt() -> _Answer:
+        async def attempt(after: Awaitable[None] | None = None) -> _Answer:
             iot = self.iot(instance)
             place = self.reserve(instance, action, CallClass[purpose.name], call_seconds=ATTEMPT_SECONDS)
-            wait_seconds = until - loop.time() - ATTEMPT_SECONDS
-            return await within(place, lambda: call(iot), wait_seconds=wait_seconds, lane=(instance.account, action))
+            try:
+                if after is not None:
+                    await after
+                wait_seconds = until - loop.time() - ATTEMPT_SECONDS
+                lane = (instance.account, action)
+                return await within(place, lambda: call(iot), wait_seconds=wait_seconds, lane=lane)
+            finally:
+                place.drop()
 
         try:
+            try:
+                return await attempt(after)
+            except CloudError as error:
+                if not _may_pass(error) or until - loop.time() <= ATTEMPT_SECONDS:
+                    raise
             return await attempt()
-        except CloudError as error:
-            if not _may_pass(error) or until - loop.time() <= ATTEMPT_SECONDS:
-                raise
-        return await attempt()
+        except CloudLost as lost:
+            raise CloudLost(lost.why, request_id=lost.request_id, is_read=True) from lost
 
 
 async def within(

@@ -25,7 +25,6 @@ from bot.errors import CloudLost, CloudUnreachable
 
 VERSION = "2018-01-20"
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-_MAX_HEAD_BYTES = 64 * 1024
 _CONNECTIONS = 50
 _IDLE_SECONDS = 30.0
 _PROXIES = {"http", "https", "all"}
@@ -33,7 +32,14 @@ _PROXIES = {"http", "https", "all"}
 # nothing was sent.
 _POOL_SHARE = 0.2
 _CONNECT_SHARE = 0.35
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 def open_http() -> httpx.AsyncClient:
@@ -68,7 +74,7 @@ def open_http() -> httpx.AsyncClient:
 
 
 def _transport(context: ssl.SSLContext) -> WireTransport:
-    most_bytes = _MAX_HEAD_BYTES + MAX_ANSWER_BYTES
+    most_bytes = MAX_ANSWER_BYTES + 1  # the one too many says that there is more
     return WireTransport(context, most=_CONNECTIONS, idle_seconds=_IDLE_SECONDS, most_bytes=most_bytes)
 
 
@@ -114,34 +120,38 @@ class AlibabaClient:
         Raises `CloudRefused` (as `Refusal`), `CloudThrottled`, `CloudUnreachable` (not sent) or `CloudLost`. The same
         nonce and date give the same bytes.
         """
+        request = self._signed(action, params, nonce=nonce, date=date, timeout_seconds=timeout_seconds)
         try:
             async with asyncio.timeout(timeout_seconds):
-                status, headers, body = await self._exchange(
-                    action, params, nonce=nonce, date=date, timeout_seconds=timeout_seconds
-                )
+                status, headers, body = await self._exchange(request)
         except TimeoutError:
             raise CloudLost(f"no answer within {timeout_seconds:g} s") from None
         except _NOT_SENT as error:
             raise CloudUnreachable(f"{type(error).__name__}: {error}"[:300]) from None
-        except (httpx.InvalidURL, UnicodeEncodeError):
-            raise NotMade("it cannot be put into a URL") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:  # the URL that an answer names, nobody else's
             raise CloudLost(f"the connection broke before the answer was complete ({type(error).__name__})") from None
         return read_answer(body, status=status, headers=headers, action=action, sent_date=date)
 
-    async def _exchange(
+    def _signed(
         self, action: str, params: Mapping[str, str], *, nonce: str, date: datetime, timeout_seconds: float
-    ) -> tuple[int, httpx.Headers, bytes]:
-        request = self._http.build_request(
-            "POST",
-            f"{self._endpoint}/?{canonical_query(self._query(action, params))}",
-            headers=self._headers(action),
-            timeout=httpx.Timeout(
-                timeout_seconds, connect=timeout_seconds * _CONNECT_SHARE, pool=timeout_seconds * _POOL_SHARE
-            ),
-        )
+    ) -> httpx.Request:
+        """The request as it goes out. Raises `NotMade`."""
         auth = (RpcAuth if self._is_rpc else Acs3Auth)(self._credentials, nonce=nonce, date=date)
-        response = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
+        try:
+            request = self._http.build_request(
+                "POST",
+                f"{self._endpoint}/?{canonical_query(self._query(action, params))}",
+                headers=self._headers(action),
+                timeout=httpx.Timeout(
+                    timeout_seconds, connect=timeout_seconds * _CONNECT_SHARE, pool=timeout_seconds * _POOL_SHARE
+                ),
+            )
+            return next(auth.sync_auth_flow(request))
+        except (httpx.InvalidURL, UnicodeEncodeError):
+            raise NotMade("it cannot be put into a URL") from None
+
+    async def _exchange(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
+        response = await self._http.send(request, auth=httpx.Auth(), stream=True, follow_redirects=False)
         try:
             return response.status_code, response.headers, await _read_bounded(response)
         finally:

@@ -20,6 +20,7 @@ from bot.alibaba.meanings import (
     SERVICE,
     THROTTLED,
     UNREACHABLE,
+    UNREAD,
     YOU,
     Meaning,
     folded_table,
@@ -120,7 +121,7 @@ def _meaning_of(error: Exception, code: str) -> Meaning | None:
     if isinstance(error, CloudUnreachable):
         return NOT_MADE if isinstance(error, NotMade) else UNREACHABLE
     if isinstance(error, CloudLost):
-        return LOST
+        return UNREAD if error.is_read else LOST
     name = code.casefold()
     return _MEANINGS.get(name) or next((meaning for start, meaning in _BEGINNINGS if name.startswith(start)), None)
 

@@ -50,6 +50,11 @@ LOST = Meaning(
     "See what the devices do: {see}. If this comes often, check the network to {host}.",
     YOU,
 )
+UNREAD = Meaning(
+    "Alibaba Cloud did not tell ({why}).",
+    "Ask again in a moment. If this comes often, check the network to {host}.",
+    YOU,
+)
 FORMAT = Meaning(
     "Alibaba Cloud does not accept a value of this call ({code}).",
     "Check {names} for a missing or extra character. If all is right, this is a defect of otabrake: report it with the "
@@ -59,6 +64,11 @@ FORMAT = Meaning(
 DEFECT = Meaning(
     "Alibaba Cloud does not understand this call ({code}).",
     "This is a defect of otabrake, or of a proxy that rewrites its calls: report it with the RequestId.",
+    OPERATOR,
+)
+_NO_V3 = Meaning(
+    "The endpoint of {instance} does not understand how its calls are signed ({code}).",
+    "If it takes the older scheme alone, give the instance signature: v1 in the policy folder.",
     OPERATOR,
 )
 BROKEN = Meaning(
@@ -142,6 +152,7 @@ SERVICE = {
 
 GATEWAY = {
     **each(FORMAT, "Missing* Invalid* InvalidParameter*"),
+    **each(_NO_V3, "MissingAction"),
     **each(DEFECT, "InvalidTimeStamp.Format UnsupportedHTTPMethod"),
     **each(_WRONG_HOST, "InvalidApi.NotFound InvalidProduct.NotFound InvalidRegion.NotFound"),
     **each(_WRONG_KEY, "InvalidAccessKeyId. Forbidden.AccessKeyDisabled"),

@@ -41,11 +41,13 @@ class Reads:
         self._access = access
         self._counting_size = 1
 
-    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
+    async def fetch_job(
+        self, target: Target, *, purpose: Purpose = Purpose.PREVIEW, after: Awaitable[None] | None = None
+    ) -> Job:
         async def query(iot: Iot) -> OtaJob:
             return await iot.query_ota_job(job_id=target.job, timeout_seconds=ATTEMPT_SECONDS)
 
-        return job_of(await self._access.read(target.instance, "QueryOTAJob", purpose, query))
+        return job_of(await self._access.read(target.instance, "QueryOTAJob", purpose, query, after=after))
 
     async def fetch_counts(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from bot.alibaba.answers import MAX_MESSAGE_CHARACTERS, folded, plain_text
+from bot.alibaba.answers import folded, plain_text
 
 Fields = Mapping[str, object]
 """An answer's fields by lower-case name (`folded`)."""
@@ -196,13 +196,7 @@ def _exact(value: object) -> str:
 
 
 def _text(fields: Fields, name: str) -> str:
-    value = fields.get(name.casefold())
-    return value if isinstance(value, str) and _is_plain(value) else plain_text(value)
-
-
-def _is_plain(text: str) -> bool:
-    """Whether `plain_text` would change nothing: most often so, and told much faster than done. Lists are long."""
-    return len(text) <= MAX_MESSAGE_CHARACTERS and text.isprintable() and "  " not in text and text == text.strip()
+    return plain_text(fields.get(name.casefold()))
 
 
 def _word(fields: Fields, name: str) -> str:

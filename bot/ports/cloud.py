@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,8 +34,13 @@ class Purpose(StrEnum):
 class CloudReads(Protocol):
     """Reads of the cloud; safe to repeat. Every method may raise a `CloudError`."""
 
-    async def fetch_job(self, target: Target, *, purpose: Purpose = Purpose.PREVIEW) -> Job:
-        """The job as the cloud describes it now."""
+    async def fetch_job(
+        self, target: Target, *, purpose: Purpose = Purpose.PREVIEW, after: Awaitable[None] | None = None
+    ) -> Job:
+        """The job as the cloud describes it now.
+
+        Nothing is sent before `after` is done; a place in the call budget is asked for meanwhile.
+        """
         ...
 
     async def fetch_counts(

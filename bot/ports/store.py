@@ -94,8 +94,8 @@ class Store(Protocol):
         """The ids of proposals that have something to do without anybody's click (at most 500)."""
         ...
 
-    async def fetch_owed(self) -> tuple[Owed, ...]:
-        """Posts not delivered yet, in the order of writing (at most 500)."""
+    async def fetch_owed(self, *, but: Collection[str] = ()) -> tuple[Owed, ...]:
+        """Posts not delivered yet, in the order of writing (at most 500); `but` are lanes to leave out."""
         ...
 
     async def settle(self, post_ids: Sequence[int], *, failure: str | None = None) -> None:

@@ -72,7 +72,8 @@ async def sandbox(
 ) -> AsyncIterator[Sandbox]:
     """Everything, on free ports of this machine (`port`: that of the page and the fake Slack).
 
-    One `clock` runs for bot, fleet and Slack; without a `rhythm` the bot discovers nothing by itself. What the bot keeps is in `folder`, or in a temporary one.
+    One `clock` runs for bot, fleet and Slack; without a `rhythm` the bot discovers nothing by itself. What it keeps
+    is in `folder`, or in a temporary one.
     """
 
     def seconds() -> float:

@@ -21,7 +21,7 @@ STATE_NAMES = {
     TaskState.QUEUED: "Queued",
     TaskState.NOTIFIED: "Notified",
     TaskState.IN_PROGRESS: "In progress",
-    TaskState.SUCCEEDED: "On the new version",
+    TaskState.SUCCEEDED: "New version",
     TaskState.FAILED: "Failed",
     TaskState.CANCELED: "Cancelled",
 }

@@ -105,7 +105,8 @@ class SlackNotifier:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._owing.wait(), timeout=1)
+                async with asyncio.timeout(1):
+                    await self._owing.wait()
             self._owing.clear()
             try:
                 await self._start_lanes()
@@ -116,7 +117,7 @@ class SlackNotifier:
 
     async def _start_lanes(self) -> None:
         lanes: dict[str, list[Owed]] = defaultdict(list)
-        for owed in await self._store.fetch_owed():
+        for owed in await self._store.fetch_owed(but=tuple(self._lanes)):
             lanes[owed.post.lane].append(owed)
         for lane, posts in lanes.items():
             if lane not in self._lanes:

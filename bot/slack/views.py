@@ -38,7 +38,6 @@ from bot.workflow.figures import (
     job_line,
     moved_lines,
     preview_lines,
-    strategy_line,
 )
 
 PICKS_MOST = 50
@@ -78,9 +77,8 @@ def _facts(proposal: Proposal, offer: Offer, operation: Operation) -> tuple[str,
     """What the call would do, or what has moved since; where nothing was called, neither."""
     preview = offer.preview
     if moved := moved_lines(proposal):
-        strategy = strategy_line(preview, operation, proposal.params)
-        return (*_what(preview), *moved, *([strategy] if strategy else []))
-    if proposal.outcome is not None and proposal.outcome.code in _NO_CALL and not proposal.calls:
+        return (*_what(preview), *moved)
+    if proposal.calls or (proposal.outcome is not None and proposal.outcome.code in _NO_CALL):
         return _what(preview)
     return preview_lines(preview, operation, proposal.params)
 

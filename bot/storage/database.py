@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from bot.errors import StoreUnavailable
+from bot.errors import ConfigurationError, StoreUnavailable
 
 T = TypeVar("T")
 Unit = Callable[[Connection], T]
@@ -41,9 +41,15 @@ _LIVELY = {
 }
 """A server that has gone silent is noticed within seconds, not when the kernel gives up."""
 
+OLDEST_SQLITE = (3, 35)
+"""The first one with RETURNING."""
+
 READERS = 2
 _WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 GATHERING_SECONDS = 0.001
+MANY = 4
+"""After a commit of so many units more are on their way: those that come within a millisecond share the next one."""
+
 BATCH = 100
 """At most so many units share one commit."""
 
@@ -66,7 +72,12 @@ def _first_line(error: BaseException) -> str:
 
 def open_database(url: str) -> Database:
     """A database by URL. Nothing is opened before the first unit."""
-    return SqliteDatabase(url) if url.startswith("sqlite") else PostgresDatabase(url)
+    if not url.startswith("sqlite"):
+        return PostgresDatabase(url)
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise ConfigurationError([f"Python has SQLite {sqlite3.sqlite_version}: take one with {oldest} or newer"])
+    return SqliteDatabase(url)
 
 
 class Database:
@@ -184,8 +195,8 @@ class SqliteDatabase(Database):
     def _write_all(self) -> None:
         batch: list[_Waiting] = []
         while (first := self._waiting.get()) is not None:
-            if len(batch) > 1:
-                time.sleep(GATHERING_SECONDS)  # where several wait at a time, more are on their way
+            if len(batch) >= MANY:
+                time.sleep(GATHERING_SECONDS)
             batch = [first]
             is_last = False
             while len(batch) < BATCH and not self._waiting.empty():
@@ -195,6 +206,7 @@ class SqliteDatabase(Database):
                 batch.append(waiting)
             self._commit(batch)
             _tell(batch)
+            time.sleep(0)  # who waited goes on first: this thread would keep the interpreter to itself
             if is_last:
                 return
 

@@ -8,12 +8,13 @@ anew. What it does not do: wait, or know who goes first.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, TextClause, bindparam, text
+from sqlalchemy import Connection, CursorResult
 
 from bot.ports import LONGEST_HOLD_SECONDS, Claim, Freed, Lane, Slot
 from bot.storage.database import Database
@@ -39,21 +40,22 @@ _NOW = {
 }
 _LOCK = {"sqlite": "", "postgresql": "FOR UPDATE OF slots SKIP LOCKED"}
 
-_FIND = """
-SELECT slots.number, slots.token, slots.free_at - {now} AS opens_in FROM slots
-WHERE slots.account = :account AND slots.action = :action AND slots.number < :below
-  AND slots.free_at <= {now} + :ahead
-  AND NOT EXISTS (
-    SELECT 1 FROM slots AS first WHERE first.account = :account AND first.action = :action AND first.number = 0
-      AND first.paused_until > {now} AND first.paused_until <= {now} + :longest
-  )
-ORDER BY CASE WHEN slots.free_at <= {now} THEN 0 ELSE slots.free_at END, slots.number DESC LIMIT :wanted {lock}
-"""
 _TAKE = """
+WITH found AS (
+  SELECT slots.number FROM slots
+  WHERE slots.account = :account AND slots.action = :action AND slots.number < :below
+    AND slots.free_at <= {now} + :ahead
+    AND NOT EXISTS (
+      SELECT 1 FROM slots AS first WHERE first.account = :account AND first.action = :action AND first.number = 0
+        AND first.paused_until > {now} AND first.paused_until <= {now} + :longest
+    )
+  ORDER BY CASE WHEN slots.free_at <= {now} THEN 0 ELSE slots.free_at END, slots.number DESC LIMIT :wanted {lock}
+)
 UPDATE slots SET token = token + 1, is_held = true,
   taken_at = CASE WHEN free_at > {now} THEN free_at ELSE {now} END,
   free_at = CASE WHEN free_at > {now} THEN free_at ELSE {now} END + :hold_seconds
-WHERE account = :account AND action = :action AND number IN :numbers
+WHERE account = :account AND action = :action AND number IN (SELECT number FROM found)
+RETURNING number, token, taken_at - {now} AS opens_in
 """
 _LOOK = """
 SELECT number, is_held, taken_at, free_at, paused_until, {now} AS now FROM slots
@@ -93,19 +95,26 @@ class SqlSlots:
 
     async def release(self, freed: Sequence[Freed]) -> None:
         def unit(connection: Connection) -> None:
-            for each in sorted(freed, key=_place):
-                # Asked as late as can be: what the way here took is not waited for again.
-                seconds = max(0.0, each.at - self._seconds())
-                values = {**_key(each.slot.lane), "number": each.slot.number, "token": each.slot.token}
-                connection.execute(_statement(_FREE, connection), {**values, "seconds": seconds})
+            now = self._seconds()  # asked as late as can be: what the way here took is not waited for again
+            rows = [
+                {
+                    **_key(each.slot.lane),
+                    "number": each.slot.number,
+                    "token": each.slot.token,
+                    "seconds": max(0.0, each.at - now),
+                }
+                for each in sorted(freed, key=_place)
+            ]
+            if rows:
+                connection.exec_driver_sql(_spelt(_FREE, connection.dialect.name), rows)
 
         await self._database.run(unit)
 
     async def pause(self, lane: Lane, *, until: float) -> None:
         def unit(connection: Connection) -> None:
             seconds = min(max(0.0, until - self._seconds()), LONGEST_HOLD_SECONDS)
-            values = {**_key(lane), "seconds": seconds, "longest": LONGEST_HOLD_SECONDS}
-            connection.execute(_statement(_PAUSE, connection), values)
+            row = {**_key(lane), "seconds": seconds, "longest": LONGEST_HOLD_SECONDS}
+            connection.exec_driver_sql(_spelt(_PAUSE, connection.dialect.name), row)
 
         await self._database.run(unit)
 
@@ -119,14 +128,11 @@ def _key(lane: Lane) -> dict[str, object]:
     return {"account": lane.account, "action": lane.action}
 
 
-def _statement(template: str, connection: Connection) -> TextClause:
-    return _spelt(template, connection.dialect.name)
-
-
 @functools.cache
-def _spelt(template: str, dialect: str) -> TextClause:
-    statement = text(template.format(now=_NOW[dialect], lock=_LOCK[dialect]))
-    return statement.bindparams(bindparam("numbers", expanding=True)) if template is _TAKE else statement
+def _spelt(template: str, dialect: str) -> str:
+    """A statement as the driver takes it: these are carried out so often that building them would cost the most."""
+    statement = template.format(now=_NOW[dialect], lock=_LOCK[dialect])
+    return statement if dialect == "sqlite" else re.sub(r":(\w+)", r"%(\1)s", statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +193,14 @@ class _Claiming:
     def _take(self, wanted: int, *, below: int) -> list[Slot]:
         if wanted <= 0:
             return []
-        spans = {"longest": LONGEST_HOLD_SECONDS, "ahead": AHEAD_SECONDS}
-        found = self._run(_FIND, below=below, wanted=wanted, **spans).all()
-        found_at = self._seconds()
-        if found:
-            self._run(_TAKE, numbers=[row.number for row in found], hold_seconds=self._hold_seconds)
-        return [
-            Slot(self._lane, row.number, row.token + 1, opens_at=found_at + row.opens_in if row.opens_in > 0 else 0.0)
-            for row in found
-        ]
+        spans = {"longest": LONGEST_HOLD_SECONDS, "ahead": AHEAD_SECONDS, "hold_seconds": self._hold_seconds}
+        rows = self._run(_TAKE, below=below, wanted=wanted, **spans).all()
+        taken_at = self._seconds()
+        taken = (
+            Slot(self._lane, number, token, opens_at=taken_at + opens_in if opens_in > 0 else 0.0)
+            for number, token, opens_in in rows
+        )
+        return sorted(taken, key=lambda slot: (slot.opens_at, -slot.number))
 
     def _look(self) -> list[_Seen]:
         return [_Seen(*row) for row in self._run(_LOOK, limit=self._lane.limit)]
@@ -213,7 +218,8 @@ class _Claiming:
         return bool(missing or left_behind)
 
     def _run(self, template: str, **values: object) -> CursorResult[*tuple[Any, ...]]:
-        return self._connection.execute(_statement(template, self._connection), {**_key(self._lane), **values})
+        statement = _spelt(template, self._connection.dialect.name)
+        return self._connection.exec_driver_sql(statement, {**_key(self._lane), **values})
 
 
 def _wait(rows: Sequence[_Seen], below: int) -> float:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bot.audit import Entry
@@ -29,6 +29,17 @@ ROWS = 500
 """The most rows that one unit reads, so that it stays short."""
 
 _BEFORE_CALLS = (State.RECEIVED, State.OFFERED, State.APPROVED)
+# Built once: a click waits for these.
+_BY_ID = select(proposals.c.body).where(proposals.c.proposal_id == bindparam("proposal_id"))
+_BY_OFFER = select(proposals.c.body).where(
+    proposals.c.proposal_id
+    == select(offers.c.proposal_id).where(offers.c.offer_id == bindparam("offer_id")).scalar_subquery()
+)
+_CALLS = (
+    select(calls.c.proposal_id, calls.c.body)
+    .where(calls.c.proposal_id.in_(bindparam("proposal_ids", expanding=True)))
+    .order_by(calls.c.proposal_id, calls.c.step, calls.c.attempt)
+)
 _AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
 
 
@@ -38,16 +49,24 @@ class SqlStore:
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._offered: dict[str, Proposal] = {}
 
     async def receive(self, delivery: Delivery) -> bool:
         return await self._database.run(lambda connection: insert_new(connection, delivery))
 
     async def save(self, transition: Transition) -> bool:
-        now = self._clock()
+        now, before, after = self._clock(), transition.before, transition.after
+        if before is not None and before.offer is not None:
+            self._offered.pop(before.offer.offer_id, None)
         try:
-            return await self._database.run(lambda connection: write_transition(connection, transition, now))
+            is_written = await self._database.run(lambda connection: write_transition(connection, transition, now))
         except IntegrityError:
             return False
+        if is_written and after.state is State.OFFERED and after.offer is not None:
+            self._offered[after.offer.offer_id] = after
+            if len(self._offered) > ROWS:
+                del self._offered[next(iter(self._offered))]
+        return is_written
 
     async def record(
         self, *, entries: Sequence[Entry] = (), posts: Sequence[Post] = (), handled: str | None = None
@@ -72,23 +91,23 @@ class SqlStore:
         return readable(Delivery, delivery_id, body) if body is not None else None
 
     async def fetch_proposal(self, proposal_id: str) -> Proposal | None:
-        return await self._database.read(
-            lambda connection: _proposal(connection, proposals.c.proposal_id == proposal_id)
-        )
+        return await self._database.read(lambda connection: _proposal(connection, _BY_ID, proposal_id=proposal_id))
 
     async def fetch_proposal_of(self, offer_id: str) -> Proposal | None:
-        owner = select(offers.c.proposal_id).where(offers.c.offer_id == offer_id).scalar_subquery()
-        return await self._database.read(lambda connection: _proposal(connection, proposals.c.proposal_id == owner))
+        """What this process offered is answered from memory: if that is stale, the click's compare-and-set fails."""
+        if offer_id in self._offered:
+            return self._offered[offer_id]
+        return await self._database.read(lambda connection: _proposal(connection, _BY_OFFER, offer_id=offer_id))
 
     async def fetch_pending(self, operation: str, target: Target, params: frozenset[str]) -> Proposal | None:
-        matches = and_(
+        statement = select(proposals.c.body).where(
             proposals.c.state.in_([state.value for state in PENDING]),
             proposals.c.operation == operation,
             proposals.c.instance == target.instance,
             proposals.c.target == target.key,
             proposals.c.params == spelt(params),
         )
-        return await self._database.read(lambda connection: _proposal(connection, matches))
+        return await self._database.read(lambda connection: _proposal(connection, statement))
 
     async def fetch_on_jobs(self, instance: str, jobs: Collection[str]) -> tuple[Proposal, ...]:
         naming = select(touched_jobs.c.proposal_id).where(touched_jobs.c.job.in_(jobs))
@@ -128,10 +147,10 @@ class SqlStore:
         rows = await self._database.read(lambda connection: connection.scalars(statement).all())
         return tuple(rows)
 
-    async def fetch_owed(self) -> tuple[Owed, ...]:
+    async def fetch_owed(self, *, but: Collection[str] = ()) -> tuple[Owed, ...]:
         statement = (
             select(outbox.c.post_id, outbox.c.body, outbox.c.attempts)
-            .where(outbox.c.settled_at.is_(None))
+            .where(outbox.c.settled_at.is_(None), outbox.c.lane.not_in(list(but)))
             .order_by(outbox.c.post_id)
             .limit(ROWS)
         )
@@ -163,11 +182,11 @@ class SqlStore:
         await self._database.run(lambda connection: write_surface(connection, proposal_id, surface))
 
 
-def _proposal(connection: Connection, matches: Any) -> Proposal | None:
-    row = connection.execute(select(proposals.c.body).where(matches)).first()
-    if row is None:
+def _proposal(connection: Connection, statement: Select[Any], **of: str) -> Proposal | None:
+    body = connection.scalars(statement, of).first()
+    if body is None:
         return None
-    return _with_calls(connection, [from_json(Proposal, row.body)])[0]
+    return _with_calls(connection, [from_json(Proposal, body)])[0]
 
 
 def _readable_proposals(connection: Connection, statement: Select[Any]) -> tuple[Proposal, ...]:
@@ -181,11 +200,6 @@ def _with_calls(connection: Connection, found: Sequence[Proposal]) -> tuple[Prop
     called = [proposal.proposal_id for proposal in found if proposal.state not in _BEFORE_CALLS]
     made: dict[str, list[Call]] = defaultdict(list)
     if called:
-        statement = (
-            select(calls.c.proposal_id, calls.c.body)
-            .where(calls.c.proposal_id.in_(called))
-            .order_by(calls.c.proposal_id, calls.c.step, calls.c.attempt)
-        )
-        for proposal_id, body in connection.execute(statement):
+        for proposal_id, body in connection.execute(_CALLS, {"proposal_ids": called}):
             made[proposal_id].append(from_json(Call, body))
     return tuple(replace(proposal, calls=tuple(made[proposal.proposal_id])) for proposal in found)

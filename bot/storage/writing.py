@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from bot.audit import Entry, canonical_bytes
 from bot.exchange import Delivery, Post
@@ -28,6 +28,19 @@ _INSERT_NEW = (
 )
 _FOR_SQLITE = _INSERT_NEW.format(":", "")
 _FOR_POSTGRES = _INSERT_NEW.format("%(", ")s")
+
+# Built once: building a statement costs several times what carrying it out does.
+_NEW_PROPOSAL, _NEW_OFFER, _NEW_CALL = insert(proposals), insert(offers), insert(calls)
+_NEW_ENTRY, _NEW_POST = insert(entries), insert(outbox)
+_STEP = update(proposals).where(
+    proposals.c.proposal_id == bindparam("of"), proposals.c.version == bindparam("known_version")
+)
+_ANSWERED = update(calls).where(
+    calls.c.proposal_id == bindparam("of"),
+    calls.c.step == bindparam("at_step"),
+    calls.c.attempt == bindparam("at_attempt"),
+)
+_HANDLED = update(inbox).where(inbox.c.delivery_id == bindparam("handled"))
 
 
 def insert_new(connection: Connection, delivery: Delivery) -> bool:
@@ -45,13 +58,13 @@ def write_transition(connection: Connection, transition: Transition, now: dateti
     before, after = transition.before, transition.after
     values = _row(after)
     if before is None:
-        connection.execute(insert(proposals).values(proposal_id=after.proposal_id, **values))
+        connection.execute(_NEW_PROPOSAL, {"proposal_id": after.proposal_id, **values})
     else:
-        same = and_(proposals.c.proposal_id == before.proposal_id, proposals.c.version == before.version)
-        if connection.execute(update(proposals).where(same).values(values)).rowcount != 1:
+        known = {"of": before.proposal_id, "known_version": before.version}
+        if connection.execute(_STEP, known | values).rowcount != 1:
             return False
     if after.offer is not None and (before is None or before.offer != after.offer):
-        connection.execute(insert(offers).values(offer_id=after.offer.offer_id, proposal_id=after.proposal_id))
+        connection.execute(_NEW_OFFER, {"offer_id": after.offer.offer_id, "proposal_id": after.proposal_id})
     _write_touched_jobs(connection, before, after)
     _write_calls(connection, after, before.calls if before is not None else ())
     append(connection, transition.entries, transition.posts, transition.handled, now)
@@ -79,8 +92,9 @@ def spelt(params: frozenset[str]) -> str:
 def _write_touched_jobs(connection: Connection, before: Proposal | None, after: Proposal) -> None:
     """A batch that was named once stays named: what an earlier offer showed may be what somebody still talks about."""
     new = _named_jobs(after) - (_named_jobs(before) if before is not None else set())
-    rows = [{"proposal_id": after.proposal_id, "job": job} for job in sorted(new)]
-    insert_unless_there(connection, touched_jobs, rows)
+    if new:
+        rows = [{"proposal_id": after.proposal_id, "job": job} for job in sorted(new)]
+        insert_unless_there(connection, touched_jobs, rows)
 
 
 def _named_jobs(proposal: Proposal) -> set[str]:
@@ -93,14 +107,14 @@ def _write_calls(connection: Connection, proposal: Proposal, known: tuple[Call, 
     for position, call in enumerate(proposal.calls):
         if position < len(known) and known[position] == call:
             continue
-        key = {"proposal_id": proposal.proposal_id, "step": call.step, "attempt": call.attempt}
         answer = {"answer": call.answer, "request_id": call.request_id, "body": to_json(call)}
         if position < len(known):
-            same = and_(*(calls.c[name] == value for name, value in key.items()))
-            connection.execute(update(calls).where(same).values(answer))
+            key = {"of": proposal.proposal_id, "at_step": call.step, "at_attempt": call.attempt}
+            connection.execute(_ANSWERED, key | answer)
         else:
+            key = {"proposal_id": proposal.proposal_id, "step": call.step, "attempt": call.attempt}
             intent = {"nonce": call.intent.nonce, "deadline": call.intent.deadline}
-            connection.execute(insert(calls).values(key | answer | intent))
+            connection.execute(_NEW_CALL, key | answer | intent)
 
 
 def append(
@@ -111,20 +125,22 @@ def append(
     now: datetime,
 ) -> None:
     """Audit entries, the posts that are owed, and the delivery that they answer."""
-    for entry in new_entries:
-        connection.execute(
-            insert(entries).values(
-                at=entry.at,
-                name=entry.name.value,
-                actor=entry.actor,
-                proposal_id=entry.proposal_id,
-                body=canonical_bytes(entry),
-            )
-        )
-    for post in posts:
-        connection.execute(insert(outbox).values(lane=post.lane, created_at=now, body=to_json(post)))
+    if new_entries:
+        connection.execute(_NEW_ENTRY, [_entry_row(entry) for entry in new_entries])
+    if posts:
+        connection.execute(_NEW_POST, [{"lane": post.lane, "created_at": now, "body": to_json(post)} for post in posts])
     if handled is not None:
-        connection.execute(update(inbox).where(inbox.c.delivery_id == handled).values(handled_at=now))
+        connection.execute(_HANDLED, {"handled": handled, "handled_at": now})
+
+
+def _entry_row(entry: Entry) -> dict[str, object]:
+    return {
+        "at": entry.at,
+        "name": entry.name.value,
+        "actor": entry.actor,
+        "proposal_id": entry.proposal_id,
+        "body": canonical_bytes(entry),
+    }
 
 
 def write_surface(connection: Connection, proposal_id: str, surface: Surface) -> None:

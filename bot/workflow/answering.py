@@ -5,42 +5,46 @@ A click that does not count is answered to the clicker alone, and leaves the car
 
 from __future__ import annotations
 
-import asyncio
-
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
 from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place
-from bot.operations import Subject
 from bot.policy.load import Policy
-from bot.ports import Purpose
 from bot.proposals import Confirmed, Ended, Proposal, State
-from bot.workflow import sentences
+from bot.workflow import refusals, sentences
+from bot.workflow.ahead import LookAhead
 from bot.workflow.asking import command_for
-from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, drop, move, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, move, showing
 
 
-async def handle_click(
-    means: Means, delivery: Delivery, click: Click, reading: asyncio.Future[Proposal | None] | None = None
-) -> GoOn | None:
+async def handle_click(means: Means, delivery: Delivery, click: Click, ahead: LookAhead | None = None) -> GoOn | None:
     """Answers a click; the proposal that it approved, if it did. Raises `TurnedDown`.
 
-    `reading` is the read of the clicked offer's proposal, if that is already under way.
+    `ahead` is what was begun for it already.
     """
-    proposal = await (reading or means.store.fetch_proposal_of(click.offer_id))
+    ahead = ahead or LookAhead(means, click)
+    try:
+        return await _answer(means, delivery, click, ahead)
+    except BaseException:
+        await ahead.drop()
+        raise
+
+
+async def _answer(means: Means, delivery: Delivery, click: Click, ahead: LookAhead) -> GoOn | None:
+    proposal = await ahead.proposal()
     if proposal is None:
-        raise TurnedDown(sentences.unknown_card(), why="unknown offer")
+        raise TurnedDown(refusals.unknown_card(), why="unknown offer")
     if (means.clock() - delivery.received_at).total_seconds() > means.timings.click_counts_seconds:
-        raise _no(proposal, sentences.too_late(), why="too late")
+        raise _no(proposal, refusals.too_late(), why="too late")
     policy = means.policy()
     if policy is None:
-        raise _no(proposal, sentences.no_policy(command_for(means, proposal)), why="no policy")
+        raise _no(proposal, refusals.no_policy(command_for(means, proposal)), why="no policy")
     actor = await _identify(means, delivery, proposal)
     offer = await _standing(means, proposal, click)
     if click.choice is Choice.DISMISS:
         await _dismiss(means, delivery, proposal, offer, policy, actor)
         return None
-    return await _confirm(means, delivery, proposal, offer, policy, actor)
+    return await _confirm(means, delivery, proposal, offer, policy, actor, ahead)
 
 
 def _no(proposal: Proposal, notice: Notice, *, why: str) -> TurnedDown:
@@ -52,9 +56,9 @@ async def _identify(means: Means, delivery: Delivery, proposal: Proposal) -> Act
     try:
         person = await means.people.identify(delivery.reply_to.user_id, max_age_seconds=max_age)
     except Unidentified as error:
-        raise _no(proposal, sentences.not_let_in(str(error)), why="not let in") from error
+        raise _no(proposal, refusals.not_let_in(str(error)), why="not let in") from error
     except PeopleUnavailable as error:
-        notice = sentences.people_unavailable(command_for(means, proposal))
+        notice = refusals.people_unavailable(command_for(means, proposal))
         raise _no(proposal, notice, why="people unavailable") from error
     return person.actor
 
@@ -62,36 +66,38 @@ async def _identify(means: Means, delivery: Delivery, proposal: Proposal) -> Act
 async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
     """The offer that was clicked, if it still stands."""
     if proposal.state is not State.OFFERED or proposal.offer is None:
-        raise _no(proposal, sentences.no_longer_waiting(proposal), why="not waiting")
+        raise _no(proposal, refusals.no_longer_waiting(proposal), why="not waiting")
     if proposal.offer.offer_id != click.offer_id:
-        raise _no(proposal, sentences.out_of_date(), why="out of date")
+        raise _no(proposal, refusals.out_of_date(), why="out of date")
     if means.clock() >= proposal.offer.expires_at:
         await expire(means, proposal)
-        raise _no(proposal, sentences.expired(), why="expired")
+        raise _no(proposal, refusals.expired(), why="expired")
     return proposal.offer
 
 
 async def _confirm(
-    means: Means, delivery: Delivery, proposal: Proposal, offer: Offer, policy: Policy, actor: Actor
+    means: Means,
+    delivery: Delivery,
+    proposal: Proposal,
+    offer: Offer,
+    policy: Policy,
+    actor: Actor,
+    ahead: LookAhead,
 ) -> GoOn:
     place = delivery.reply_to.place
     decision = decide_at_card(policy, proposal, actor, offer.preview, channel=place.channel)
     if not decision.is_allowed:
-        raise _no(proposal, sentences.click_denied(decision), why="denied")
+        raise _no(proposal, refusals.click_denied(decision), why="denied")
     if decision.requirements.reason and not proposal.reason:
-        raise _no(proposal, sentences.confirmation_needs_reason(), why="no reason")
-    operation = means.operations[proposal.operation]
-    is_one_job = operation.subject is Subject.JOB and not operation.retries(proposal.params)
+        raise _no(proposal, refusals.confirmation_needs_reason(), why="no reason")
     facts: dict[str, Fact] = {
         "offer": offer.offer_id,
         "policy": decision.policy,
         "rules": list(decision.rules),
         "for": proposal.requester,
     }
-    # The last look begins while the yes is written down: reading changes nothing, and seconds count.
-    looking = (
-        asyncio.ensure_future(means.reads.fetch_job(proposal.target, purpose=Purpose.STOP)) if is_one_job else None
-    )
+    # The last look is made while the yes is written down: reading changes nothing, and seconds count.
+    looking = ahead.go()
     try:
         approved = await move(
             means,
@@ -103,13 +109,10 @@ async def _confirm(
             posts=showing(proposal.proposal_id),
             handled=delivery.delivery_id,
         )
-        if approved is None:
-            raise await _was_slower(means, proposal)
-    except BaseException as error:
-        await drop(looking)
-        if isinstance(error, OutOfTurn):
-            raise _no(proposal, sentences.expired(), why="expired") from error
-        raise
+    except OutOfTurn as error:
+        raise _no(proposal, refusals.expired(), why="expired") from error
+    if approved is None:
+        raise await _was_slower(means, proposal)
     return GoOn(approved, looking)
 
 
@@ -120,7 +123,7 @@ async def _dismiss(
     channel = delivery.reply_to.place.channel
     decision = decide_at_card(policy, proposal, actor, offer.preview, channel=channel)
     if actor.user_id != proposal.requester and not decision.is_allowed:
-        raise _no(proposal, sentences.dismissal_denied(), why="denied")
+        raise _no(proposal, refusals.dismissal_denied(), why="denied")
     ended = await move(
         means,
         proposal,
@@ -137,7 +140,7 @@ async def _dismiss(
 
 async def _was_slower(means: Means, proposal: Proposal) -> TurnedDown:
     now = await means.store.fetch_proposal(proposal.proposal_id) or proposal
-    notice = sentences.out_of_date() if now.state is State.OFFERED else sentences.no_longer_waiting(now)
+    notice = refusals.out_of_date() if now.state is State.OFFERED else refusals.no_longer_waiting(now)
     return _no(proposal, notice, why="somebody was faster")
 
 

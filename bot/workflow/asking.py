@@ -16,7 +16,7 @@ from bot.policy.decide import may_ask
 from bot.policy.load import Policy
 from bot.ports import Transition
 from bot.proposals import Proposal, State
-from bot.workflow import sentences
+from bot.workflow import refusals
 from bot.workflow.finding import asked_as, denied, find_target, standing_in
 from bot.workflow.means import GoOn, Means, TurnedDown, steps_of
 from bot.workflow.reading import facts_of, show, show_list
@@ -31,7 +31,7 @@ async def handle_ask(means: Means, delivery: Delivery, ask: Ask) -> GoOn | None:
     place = delivery.reply_to.place
     policy = means.policy()
     if policy is None:
-        raise TurnedDown(sentences.no_policy(None), why="no policy")
+        raise TurnedDown(refusals.no_policy(None), why="no policy")
     actor = await _identify(means, delivery, _by_hand(means, policy, ask, place))
     if operation.subject is Subject.CATALOG:
         await show_list(means, delivery, ask, policy, actor)
@@ -50,7 +50,7 @@ async def handle_pick(means: Means, delivery: Delivery, pick: Pick) -> GoOn | No
     """The ask that was asked back, now with its instance. Only who asked may pick. Raises `TurnedDown`."""
     asked = await means.store.fetch_delivery(pick.delivery_id)
     if asked is None or not isinstance(asked.content, Ask) or asked.reply_to.user_id != delivery.reply_to.user_id:
-        raise TurnedDown(sentences.unknown_card(), why="unknown pick")
+        raise TurnedDown(refusals.unknown_card(), why="unknown pick")
     place = asked.reply_to.place
     delivery = replace(delivery, reply_to=replace(delivery.reply_to, place=place))
     return await handle_ask(means, delivery, replace(asked.content, instance=pick.instance))
@@ -60,10 +60,10 @@ async def handle_resume(means: Means, delivery: Delivery, resume: Resume) -> GoO
     """The same change once more, for what the first one left. Raises `TurnedDown`."""
     found = await means.store.fetch_beginning(resume.proposal_id)
     if len(found) != 1:
-        raise TurnedDown(sentences.no_such_proposal(resume.proposal_id, len(found)), why="no such proposal")
+        raise TurnedDown(refusals.no_such_proposal(resume.proposal_id, len(found)), why="no such proposal")
     [before] = found
     if before.state is not State.FINISHED:
-        raise TurnedDown(sentences.not_over_yet(before), why="not over yet")
+        raise TurnedDown(refusals.not_over_yet(before), why="not over yet")
     target = before.target
     ask = Ask(
         operation=before.operation,
@@ -84,9 +84,9 @@ async def _identify(means: Means, delivery: Delivery, by_hand: str | None) -> Ac
     try:
         person = await means.people.identify(delivery.reply_to.user_id, max_age_seconds=max_age)
     except Unidentified as error:
-        raise TurnedDown(sentences.not_let_in(str(error)), why="not let in") from error
+        raise TurnedDown(refusals.not_let_in(str(error)), why="not let in") from error
     except PeopleUnavailable as error:
-        raise TurnedDown(sentences.people_unavailable(by_hand), why="people unavailable") from error
+        raise TurnedDown(refusals.people_unavailable(by_hand), why="people unavailable") from error
     return person.actor
 
 
@@ -121,14 +121,14 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     if place.channel is None:
         place = Place(policy.instances[target.instance].channel)
     if place.channel is None:
-        raise TurnedDown(sentences.no_channel(target.instance), why="no channel")
+        raise TurnedDown(refusals.no_channel(target.instance), why="no channel")
     pending = await means.store.fetch_pending(ask.operation, target, ask.params)
     if pending is not None:
-        notice = sentences.already_waiting(pending)
+        notice = refusals.already_waiting(pending)
         raise TurnedDown(notice, why="already waiting", proposal_id=pending.proposal_id)
     stop = await stop_under_way(means, means.operations[ask.operation], target)
     if stop is not None:
-        raise TurnedDown(sentences.stop_under_way(stop), why="a stop is under way", proposal_id=stop.proposal_id)
+        raise TurnedDown(refusals.stop_under_way(stop), why="a stop is under way", proposal_id=stop.proposal_id)
     proposal = Proposal(
         proposal_id=means.new_id(),
         operation=ask.operation,

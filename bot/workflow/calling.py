@@ -19,7 +19,7 @@ from bot.workflow import reports
 from bot.workflow.asking import command_for, stop_under_way
 from bot.workflow.ending import end, finish
 from bot.workflow.means import Means, move, steps_of
-from bot.workflow.stepping import accept, done_before, give_up_step, instead_of, may_go_on
+from bot.workflow.stepping import OVER_ALREADY, accept, done_before, give_up_step, instead_of, may_go_on
 
 _NONCE_USED = "signaturenonceused"
 
@@ -191,7 +191,8 @@ async def refused(means: Means, proposal: Proposal, error: CloudRefused) -> None
             instead=instead,
         )
         return
-    done, command = done_before(means, proposal), command_for(means, proposal)
+    done = done_before(means, proposal)
+    command = None if error.code.casefold() in OVER_ALREADY else command_for(means, proposal)
     notice = reports.refused(step.kind, explained, done, command, next_step=reports.after_refusal(step, error.code))
     outcome = Outcome(OutcomeCode.REFUSED_BY_CLOUD, notice)
     await finish(means, proposal, Ended(outcome, CallAnswer.REFUSED, error.request_id, error.code))

@@ -6,6 +6,7 @@ Devices move while they are counted, so counts are shown with ≈; a number that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bot.model import OPEN_STATES, Counts, Job, JobKind, JobState, Part, Preview, StepKind, Task, TaskState, Touch
 from bot.operations import Direction, Operation, Params
@@ -40,7 +41,7 @@ def preview_lines(preview: Preview, operation: Operation, params: Params) -> tup
     else:
         lines = [line for part in preview.parts for line in _whole(preview, part, operation, params)]
     if preview.left_out:
-        lines.append(f"Left out: {preview.left_out:,} more, beyond what one confirmation names.")
+        lines.append(f"Left out: {preview.left_out:,} more than this one names.")
     second = strategy_line(preview, operation, params)
     return (*lines, second) if second else tuple(lines)
 
@@ -62,7 +63,10 @@ def _together(preview: Preview) -> list[str]:
     """What a call on several batches does in all."""
     devices = preview.devices
     said = "an unknown number of devices" if devices is None else f"≈{devices:,} devices"
-    return [f"{len(preview.parts)} rollouts, {said} asked to stop:"]
+    jobs = [part.job for part in preview.parts]
+    firmware = {(job.firmware, job.dest_version, job.product) for job in jobs}
+    which = [job_line(replace(jobs[0], src_versions=()), is_kind_told=False)] if len(firmware) == 1 else []
+    return [*which, f"{len(jobs)} rollouts, {said} asked to stop:"]
 
 
 def _brief(part: Part) -> list[str]:
@@ -111,13 +115,13 @@ def strategy_line(preview: Preview, operation: Operation, params: Params = froze
     return f"Needs a second step: {len(dynamic)} of them keep matching new devices until they are halted."
 
 
-def job_line(job: Job) -> str:
-    """One line that says which rollout this is."""
+def job_line(job: Job, *, is_kind_told: bool = True) -> str:
+    """One line that says which rollout this is, or only which firmware."""
     versions = " → ".join(part for part in (", ".join(job.src_versions), job.dest_version) if part)
     kind = f"{job.kind} rollout"
     if job.planned_for is not None and job.state is JobState.PLANNED:
         kind += f" planned for {job.planned_for:%Y-%m-%d %H:%M} UTC"
-    parts = [job.firmware, versions, f"product {job.product}" if job.product else "", kind]
+    parts = [job.firmware, versions, f"product {job.product}" if job.product else "", kind if is_kind_told else ""]
     return " · ".join(part for part in parts if part)
 
 

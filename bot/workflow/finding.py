@@ -15,7 +15,7 @@ from bot.model import UNKNOWN, Actor, Firmware, Place, Question, Target
 from bot.operations import Kind, Subject
 from bot.policy.decide import allowed_instances, decide
 from bot.policy.load import Policy
-from bot.workflow import sentences
+from bot.workflow import refusals
 from bot.workflow.means import Means, TurnedDown
 
 NO_SUCH_JOB = "iot.ota.invalidjobid"
@@ -37,7 +37,7 @@ def asked_as(means: Means, ask: Ask) -> str:
 def denied(policy: Policy, actor: Actor, operation: str, place: Place, instance: str) -> TurnedDown:
     """The denial with its reasons, before anything of the target is known."""
     question = Question(actor, operation, place.channel, instance, UNKNOWN, UNKNOWN, UNKNOWN)
-    return TurnedDown(sentences.denied(operation, decide(policy, question)), why="denied")
+    return TurnedDown(refusals.denied(operation, decide(policy, question)), why="denied")
 
 
 def standing_in(policy: Policy, place: Place) -> list[str]:
@@ -60,8 +60,8 @@ async def find_target(means: Means, policy: Policy, actor: Actor, ask: Ask, plac
         return Target(instance, firmware=packages[0].firmware_id, product=packages[0].product)
     verb = means.operations[ask.operation].verb
     if packages:
-        raise TurnedDown(sentences.which_firmware(ask.firmware, verb, packages, instance), why="which firmware")
-    raise TurnedDown(sentences.no_such_firmware(ask.firmware, [instance]), why="no such firmware")
+        raise TurnedDown(refusals.which_firmware(ask.firmware, verb, packages, instance), why="which firmware")
+    raise TurnedDown(refusals.no_such_firmware(ask.firmware, [instance]), why="no such firmware")
 
 
 async def _packages(means: Means, instance: str, word: str) -> tuple[Firmware, ...]:
@@ -89,7 +89,7 @@ async def _find_instance(means: Means, policy: Policy, actor: Actor, ask: Ask, p
     if ask.instance is not None:
         if ask.instance in policy.instances:
             return ask.instance
-        raise TurnedDown(sentences.unknown_instance(ask.instance, policy.instances), why="no such instance")
+        raise TurnedDown(refusals.unknown_instance(ask.instance, policy.instances), why="no such instance")
     name = asked_as(means, ask)
     allowed = allowed_instances(policy, actor=actor, operation=name, channel=place.channel)
     here = standing_in(policy, place)
@@ -105,7 +105,7 @@ async def _find_instance(means: Means, policy: Policy, actor: Actor, ask: Ask, p
     if len(knowing) == 1:
         return knowing[0]
     if knowing:
-        raise TurnedDown(sentences.which_instance(ask.on("").name, knowing), why="which instance", picks=knowing)
+        raise TurnedDown(refusals.which_instance(ask.on("").name, knowing), why="which instance", picks=knowing)
     raise await _elsewhere(means, policy, actor, ask, place, likely)
 
 
@@ -118,8 +118,8 @@ async def _elsewhere(
     elsewhere = await _knowing(means, ask, [each for each in readable if each not in likely])
     name = ask.on("").name
     if elsewhere:
-        return TurnedDown(sentences.which_instance(name, elsewhere), why="another instance", picks=elsewhere)
-    notice = sentences.nowhere(name, means.operations[ask.operation].subject, sorted({*likely, *readable}))
+        return TurnedDown(refusals.which_instance(name, elsewhere), why="another instance", picks=elsewhere)
+    notice = refusals.nowhere(name, means.operations[ask.operation].subject, sorted({*likely, *readable}))
     return TurnedDown(notice, why="no such job")
 
 

@@ -20,6 +20,7 @@ from bot.workflow.ending import finish
 from bot.workflow.looking import count
 from bot.workflow.means import Means, steps_of
 from bot.workflow.stepping import accept, accepted_jobs, called_part
+from bot.workflow.verdicts import strategy_stands
 
 ATTEMPTS = 3
 """At most so many attempts at a step whose answer was lost."""
@@ -81,6 +82,12 @@ async def _goal_reached(means: Means, proposal: Proposal, step: Step, counts: Co
     is_last = proposal.steps_done + 1 == len(steps_of(means, proposal))
     if not is_last or accepted_jobs(proposal):
         await accept(means, proposal, None, reports.step_reached_unanswered(step.kind))
+        return
+    parts = proposal.called.parts if proposal.called is not None else ()
+    standing = [part.job.job_id for part in parts if strategy_stands(proposal, part)]
+    if standing:
+        notice = reports.strategy_unconfirmed(standing, counts)
+        await finish(means, proposal, Ended(Outcome(OutcomeCode.UNKNOWN_OUTCOME, notice)))
         return
     notice = reports.goal_reached_unconfirmed(step.kind, counts)
     await finish(means, proposal, Ended(Outcome(OutcomeCode.GOAL_REACHED_UNCONFIRMED, notice)))

@@ -78,7 +78,7 @@ async def _look_at_job(
     known: Part | None,
     reading: asyncio.Future[Job] | None = None,
 ) -> tuple[Part, bool]:
-    """The batch and all its counts, asked at once. Without `known`, both must be readable."""
+    """The batch and all its counts, asked at once. Without `known` both must be readable; for a stop, the batch."""
     job, counts = await asyncio.gather(
         reading or means.reads.fetch_job(target, purpose=sight.purpose),
         means.reads.fetch_counts(target, tuple(TaskState), purpose=sight.purpose),
@@ -86,6 +86,9 @@ async def _look_at_job(
     )
     if isinstance(job, BaseException):
         raise job
+    if isinstance(counts, CloudError) and known is None and operation.is_stop:
+        # A stop of devices that nobody can count is still a stop: policy takes unknown numbers for the worst.
+        counts = Counts(dict.fromkeys(TaskState), means.clock())
     if isinstance(counts, BaseException) and (known is None or not isinstance(counts, CloudError)):
         raise counts
     fresh = counts if isinstance(counts, Counts) else None

@@ -10,7 +10,7 @@ from bot.errors import CloudError, CloudRefused, OtabrakeError, PeopleUnavailabl
 from bot.model import Actor, Decision, Notice, Offer, Outcome, OutcomeCode, Preview, StepKind
 from bot.operations import Direction, Operation, Params
 from bot.proposals import CallAnswer, Ended, Offered, Proposal
-from bot.workflow import sentences
+from bot.workflow import refusals
 from bot.workflow.asking import command_for
 from bot.workflow.figures import OVER, rates
 from bot.workflow.finding import NO_SUCH_JOB
@@ -52,18 +52,18 @@ async def _make_offer(means: Means, proposal: Proposal) -> Offer:
     operation = means.operations[proposal.operation]
     policy = means.policy()
     if policy is None:
-        raise _EndsAs(OutcomeCode.NOT_DONE, sentences.no_policy(None))
+        raise _EndsAs(OutcomeCode.NOT_DONE, refusals.no_policy(None))
     if proposal.target.instance not in policy.instances:
-        notice = sentences.unknown_instance(proposal.target.instance, policy.instances)
+        notice = refusals.unknown_instance(proposal.target.instance, policy.instances)
         raise _EndsAs(OutcomeCode.NOT_DONE, notice)
     actor, preview = await _person_and_target(means, proposal)
     decision = decide_on(policy, proposal, actor, preview)
     if not decision.is_allowed:
-        raise _EndsAs(OutcomeCode.DENIED, sentences.denied(operation.name, decision), decision)
+        raise _EndsAs(OutcomeCode.DENIED, refusals.denied(operation.name, decision), decision)
     if (idle := why_idle(preview, operation, proposal.params)) is not None:
         raise _EndsAs(idle.code, idle.notice, decision)
     if decision.requirements.reason and not proposal.reason:
-        raise _EndsAs(OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal, decision), decision)
+        raise _EndsAs(OutcomeCode.NOT_DONE, refusals.needs_reason(operation, proposal, decision), decision)
     return new_offer(means, preview, decision)
 
 
@@ -74,14 +74,14 @@ async def _person_and_target(means: Means, proposal: Proposal) -> tuple[Actor, P
         person = await means.people.identify(proposal.requester, max_age_seconds=max_age)
         return person.actor, (await looking).preview
     except Unidentified as error:
-        raise _EndsAs(OutcomeCode.DENIED, sentences.not_let_in(str(error))) from error
+        raise _EndsAs(OutcomeCode.DENIED, refusals.not_let_in(str(error))) from error
     except PeopleUnavailable as error:
-        notice = sentences.people_unavailable(command_for(means, proposal))
+        notice = refusals.people_unavailable(command_for(means, proposal))
         raise _EndsAs(OutcomeCode.NOT_DONE, notice) from error
     except CloudError as error:
         explained = means.words.explain(error, proposal.target)
         is_unknown_job = isinstance(error, CloudRefused) and error.code.casefold() == NO_SUCH_JOB
-        notice = sentences.not_read(explained, None if is_unknown_job else command_for(means, proposal))
+        notice = refusals.not_read(explained, None if is_unknown_job else command_for(means, proposal))
         raise _EndsAs(OutcomeCode.NOT_DONE, notice) from error
     finally:
         looking.cancel()
@@ -99,7 +99,7 @@ async def _look_without_done(means: Means, proposal: Proposal) -> Looked:
 
 def tasks_named(proposal: Proposal) -> frozenset[str]:
     """The tasks that were run again, or may have been. (A stop that is repeated does no harm: it leaves none out.)"""
-    sent = [call for call in proposal.calls if call.answer not in (CallAnswer.NOT_SENT, CallAnswer.THROTTLED)]
+    sent = [call for call in proposal.calls if call.answer in (CallAnswer.ACCEPTED, CallAnswer.LOST, None)]
     return frozenset(task for call in sent for task in call.intent.step.tasks)
 
 
@@ -107,7 +107,7 @@ async def _yield_to_pending(means: Means, proposal: Proposal) -> None:
     """Another proposal of the same kind was offered first: this one ends, and says so."""
     pending = await means.store.fetch_pending(proposal.operation, proposal.target, proposal.params)
     if pending is not None and pending.proposal_id != proposal.proposal_id:
-        await _end(means, proposal, Outcome(OutcomeCode.NOT_DONE, sentences.already_waiting(pending)), None)
+        await _end(means, proposal, Outcome(OutcomeCode.NOT_DONE, refusals.already_waiting(pending)), None)
 
 
 async def _end(means: Means, proposal: Proposal, outcome: Outcome, decision: Decision | None) -> None:
@@ -129,21 +129,21 @@ def why_idle(preview: Preview, operation: Operation, params: Params) -> Outcome 
     if operation.direction is Direction.TUNE:
         return _why_no_new_rate(preview, operation, params)
     if operation.direction is Direction.RESTART:
-        nothing = Outcome(OutcomeCode.NOT_DONE, sentences.nothing_to_retry(preview))
+        nothing = Outcome(OutcomeCode.NOT_DONE, refusals.nothing_to_retry(preview))
         return nothing if preview.devices == 0 else None
     is_over = all(part.job.state in OVER for part in preview.parts)
     kinds = {step.kind for step in operation.steps(preview, params)}
     is_idle = preview.devices == 0 and (is_over or StepKind.CANCEL_STRATEGY not in kinds)
-    return Outcome(OutcomeCode.NOTHING_TO_STOP, sentences.nothing_to_stop(preview)) if is_idle else None
+    return Outcome(OutcomeCode.NOTHING_TO_STOP, refusals.nothing_to_stop(preview)) if is_idle else None
 
 
 def _why_no_new_rate(preview: Preview, operation: Operation, params: Params) -> Outcome | None:
     old, new = rates(preview, operation, params)
     if preview.job.state in OVER:
-        return Outcome(OutcomeCode.NOT_DONE, sentences.over_already(preview))
+        return Outcome(OutcomeCode.NOT_DONE, refusals.over_already(preview))
     if new is None:
-        return Outcome(OutcomeCode.NOT_DONE, sentences.settings_unknown(preview))
-    return Outcome(OutcomeCode.NOT_DONE, sentences.same_rate(preview, new)) if old == new else None
+        return Outcome(OutcomeCode.NOT_DONE, refusals.settings_unknown(preview))
+    return Outcome(OutcomeCode.NOT_DONE, refusals.same_rate(preview, new)) if old == new else None
 
 
 def new_offer(means: Means, preview: Preview, decision: Decision) -> Offer:

@@ -9,7 +9,7 @@ from bot.model import UNKNOWN, Actor, Decision, Notice, Preview, Question, Targe
 from bot.operations import Kind, Subject
 from bot.policy.decide import allowed_instances, decide
 from bot.policy.load import Policy
-from bot.workflow import lists, sentences
+from bot.workflow import lists, refusals, sentences
 from bot.workflow.finding import asked_as, denied
 from bot.workflow.looking import look
 from bot.workflow.means import Means, TurnedDown, ask_policy, reply
@@ -41,7 +41,7 @@ def _decide_read(policy: Policy, actor: Actor, name: str, channel: str | None, p
     product = next((part.job.product for part in preview.parts), "") or preview.target.product or UNKNOWN
     decision = decide(policy, Question(actor, name, channel, preview.target.instance, product))
     if not decision.is_allowed:
-        raise TurnedDown(sentences.denied(name, decision), why="denied")
+        raise TurnedDown(refusals.denied(name, decision), why="denied")
     return decision
 
 
@@ -51,7 +51,7 @@ async def _show_device(
     question = Question(actor, ask.operation, delivery.reply_to.place.channel, target.instance, target.product)
     decision = decide(policy, question)
     if not decision.is_allowed:
-        raise TurnedDown(sentences.denied(ask.operation, decision), why="denied")
+        raise TurnedDown(refusals.denied(ask.operation, decision), why="denied")
     try:
         tasks = [
             task
@@ -79,7 +79,7 @@ async def show_list(means: Means, delivery: Delivery, ask: Ask, policy: Policy, 
     place = delivery.reply_to.place
     allowed = allowed_instances(policy, actor=actor, operation=ask.operation, channel=place.channel)
     if ask.instance is not None and ask.instance not in policy.instances:
-        raise TurnedDown(sentences.unknown_instance(ask.instance, policy.instances), why="no such instance")
+        raise TurnedDown(refusals.unknown_instance(ask.instance, policy.instances), why="no such instance")
     names = [name for name in allowed if ask.instance in (None, name)]
     if not names:
         raise denied(policy, actor, ask.operation, place, ask.instance or "")
@@ -90,9 +90,7 @@ async def show_list(means: Means, delivery: Delivery, ask: Ask, policy: Policy, 
 
     jobs = [row for row in await means.found.fetch_found_jobs(names) if may_see(row.instance, row.job.product)]
     packages = [
-        row
-        for row in await means.found.fetch_found_firmware(names)
-        if may_see(row.instance, row.firmware.product)
+        row for row in await means.found.fetch_found_firmware(names) if may_see(row.instance, row.firmware.product)
     ]
     word, now = ask.word, means.clock()
     if ask.operation == "job.list":

@@ -23,7 +23,7 @@ from bot.operations import Direction, Operation
 from bot.policy.load import Policy
 from bot.ports import Person, Purpose
 from bot.proposals import Offered, Proposal
-from bot.workflow import reports, sentences
+from bot.workflow import refusals, reports
 from bot.workflow.asking import command_for, stop_under_way
 from bot.workflow.calling import attempt
 from bot.workflow.ending import end
@@ -41,7 +41,7 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
         return
     policy = means.policy()
     if policy is None or proposal.target.instance not in policy.instances:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.no_policy(command_for(means, proposal)))
+        await end(means, proposal, OutcomeCode.NOT_DONE, refusals.no_policy(command_for(means, proposal)))
         return
     operation = means.operations[proposal.operation]
     stop = await stop_under_way(means, operation, proposal.target)
@@ -63,9 +63,9 @@ async def _identify(means: Means, proposal: Proposal) -> Person | None:
     try:
         return await means.people.identify(proposal.requester, max_age_seconds=max_age)
     except Unidentified as error:
-        await end(means, proposal, OutcomeCode.DENIED, sentences.not_let_in(str(error)))
+        await end(means, proposal, OutcomeCode.DENIED, refusals.not_let_in(str(error)))
     except PeopleUnavailable:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.people_unavailable(command_for(means, proposal)))
+        await end(means, proposal, OutcomeCode.NOT_DONE, refusals.people_unavailable(command_for(means, proposal)))
     return None
 
 
@@ -80,7 +80,7 @@ async def _decide(
     elif idle is not None:
         await end(means, proposal, idle.code, idle.notice)
     elif decision.requirements.reason and not proposal.reason:
-        await end(means, proposal, OutcomeCode.NOT_DONE, sentences.needs_reason(operation, proposal, decision))
+        await end(means, proposal, OutcomeCode.NOT_DONE, refusals.needs_reason(operation, proposal, decision))
     elif is_another_target(operation, offered.preview, preview):
         await _offer_anew(means, proposal, offered, preview, decision)
     else:

@@ -128,7 +128,7 @@ _WATCHING = {
 
 
 def accepted(
-    step: StepKind,
+    step: Step,
     direction: Direction,
     *,
     is_last: bool,
@@ -138,10 +138,10 @@ def accepted(
     of: int = 1,
 ) -> Notice:
     time = at.strftime("%H:%M:%S UTC")
-    said = f"The cloud accepted {STEP_WORDS[step]} at {time}." if detail is None else detail
-    if is_last and of > 1 and detail is None:
-        said = f"The cloud accepted {STEP_WORDS[step]} at {time}, the last of {of} calls."
-    return Notice(f"{said} {_WATCHING[direction] if is_last else 'The next step follows.'}", reference=request_id)
+    what = step_words(step) if of > 1 else STEP_WORDS[step.kind]
+    said = f"The cloud accepted {what} at {time}" + (f", the last of {of} calls." if is_last and of > 1 else ".")
+    follows = _WATCHING[direction] if is_last else "The next step follows."
+    return Notice(f"{said if detail is None else detail} {follows}", reference=request_id)
 
 
 _CAME_TO = {
@@ -162,7 +162,7 @@ def given_up(step: Step, answer: CallAnswer, explained: Notice, code: str, *, in
         then = "I watch what was accepted." if is_last else "The next step follows."
     follow_up = after_refusal(step, code) if not instead else None
     lines = (*explained.lines, follow_up) if follow_up else explained.lines
-    return Notice(f"{said}: {lower_first(explained.text)} {then}", lines, reference=explained.reference)
+    return Notice(f"{said}: {lower_first(explained.text)} {then}", lines, explained.command, explained.reference)
 
 
 def arrived_unanswered() -> str:
@@ -188,6 +188,15 @@ def goal_reached_unconfirmed(step: StepKind, counts: Counts) -> Notice:
     return Notice(
         f"No answer came to the call, but the goal is reached: {goal}. Whether that was this call is not known.",
         count_lines(counts) if counts.by_state else (),
+    )
+
+
+def strategy_unconfirmed(jobs: Iterable[str], counts: Counts) -> Notice:
+    """The tasks are over, but the strategy was not confirmed as cancelled: new devices may be matched at any time."""
+    return Notice(
+        "Unknown: nothing that the call names is left now, but it is not known that the strategy was cancelled. It may "
+        "match new devices again.",
+        (*(f"Make sure: /ota halt {job} because …" for job in jobs), *count_lines(counts)),
     )
 
 

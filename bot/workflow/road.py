@@ -17,12 +17,13 @@ from bot.exchange import Ask, Click, Delivery, Pick, Post, PostKind, Resume
 from bot.model import Outcome, OutcomeCode
 from bot.proposals import ENDS, Ended, Proposal, State
 from bot.workflow import reports
+from bot.workflow.ahead import LookAhead
 from bot.workflow.answering import expire, handle_click
 from bot.workflow.asking import command_for, handle_ask, handle_pick, handle_resume
 from bot.workflow.calling import go_on_calling
 from bot.workflow.finding_out import find_out
 from bot.workflow.following import follow
-from bot.workflow.means import GoOn, Means, TurnedDown, drop, move, private, reply, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, move, private, reply, showing
 from bot.workflow.offering import offer
 from bot.workflow.reading import facts_of
 from bot.workflow.rechecking import call_approved
@@ -65,37 +66,36 @@ class Road:
 
     async def receive(self, delivery: Delivery) -> bool:
         """Writes a delivery down and starts on it. False: it was seen before. Raises `StoreUnavailable`."""
-        reading = self._read_ahead(delivery)
+        ahead = self._look_ahead(delivery)
         try:
             is_new = await self._means.store.receive(delivery)
+            is_started = is_new and self._start(delivery.delivery_id, self._answer(delivery, ahead))
         except BaseException:
-            await drop(reading)
+            await _drop(ahead)
             raise
-        if is_new:
-            self._start(delivery.delivery_id, self._answer(delivery, reading))
-        else:
-            await drop(reading)
+        if not is_started:
+            await _drop(ahead)
         return is_new
 
-    def _read_ahead(self, delivery: Delivery) -> asyncio.Future[Proposal | None] | None:
-        """A click's proposal is read while the click is written down; the compare-and-set judges what is stale."""
+    def _look_ahead(self, delivery: Delivery) -> LookAhead | None:
         if not self.is_taking_work or not isinstance(delivery.content, Click):
             return None
-        return asyncio.ensure_future(self._means.store.fetch_proposal_of(delivery.content.offer_id))
+        return LookAhead(self._means, delivery.content)
 
     async def drain(self) -> None:
         """Waits until nothing of this process is under way."""
         while self._tasks:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _start(self, key: str, work: Awaitable[GoOn | None]) -> None:
+    def _start(self, key: str, work: Awaitable[GoOn | None]) -> bool:
         if not self.is_taking_work or key in self._tasks:
             if asyncio.iscoroutine(work):
                 work.close()
-            return
+            return False
         task = asyncio.create_task(self._guarded(key, work), name=key)
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return True
 
     async def _guarded(self, key: str, work: Awaitable[GoOn | None]) -> None:
         """One boundary around all work: a database that is away is waited for, anything else is counted and logged."""
@@ -113,7 +113,7 @@ class Road:
             if follow_up is not None:
                 self._start(follow_up.proposal.proposal_id, self._go_on(follow_up))
 
-    async def _answer(self, delivery: Delivery, reading: asyncio.Future[Proposal | None] | None = None) -> GoOn | None:
+    async def _answer(self, delivery: Delivery, ahead: LookAhead | None = None) -> GoOn | None:
         """The proposal to carry on with, if there is one; a no is told to the person alone."""
         content = delivery.content
         try:
@@ -125,7 +125,7 @@ class Road:
                 return await handle_resume(self._means, delivery, content)
             if isinstance(content, Pick):
                 return await handle_pick(self._means, delivery, content)
-            return await handle_click(self._means, delivery, content, reading)
+            return await handle_click(self._means, delivery, content, ahead)
         except TurnedDown as no:
             await self._turn_down(delivery, no)
             return None
@@ -211,3 +211,8 @@ class Road:
         for proposal_id in await self._means.store.fetch_work(self._means.clock()):
             if proposal_id not in self._tasks and self._failures[proposal_id] <= ATTEMPTS:
                 self._start(proposal_id, self._carry_on(proposal_id))
+
+
+async def _drop(ahead: LookAhead | None) -> None:
+    if ahead is not None:
+        await ahead.drop()

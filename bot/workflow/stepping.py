@@ -25,6 +25,7 @@ MOST_BY_DEVICE = 10_000
 """As many devices as are cancelled by name in place of a refused cancel; what is left can be resumed."""
 
 CANCELLED_ALREADY = ("iot.ota.jobcanceled", "iot.ota.jobhascanceled")
+OVER_ALREADY = (*CANCELLED_ALREADY, "iot.ota.jobhasfinished")
 _ON_ONE_BATCH = ("iot.ota.", "iot.device.", "iot.firmware.")
 GOALS = frozenset({StepKind.CANCEL_TASKS, StepKind.CANCEL_DEVICES, StepKind.RETRY_TASKS, StepKind.SET_RATE})
 """The steps whose effect is followed; the others only prepare them."""
@@ -68,7 +69,7 @@ async def accept(means: Means, proposal: Proposal, request_id: str | None, detai
     step, is_last = steps[proposal.steps_done], proposal.steps_done + 1 == len(steps)
     direction, now = means.operations[proposal.operation].direction, means.clock()
     notice = reports.accepted(
-        step.kind, direction, is_last=is_last, request_id=request_id, detail=detail, at=now, of=len(steps)
+        step, direction, is_last=is_last, request_id=request_id, detail=detail, at=now, of=len(steps)
     )
     kind = PostKind.BROADCAST if is_last else PostKind.LINE
     is_told = is_last or len(steps) <= LINES_SHOWN

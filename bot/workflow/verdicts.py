@@ -80,7 +80,7 @@ def _judge(proposal: Proposal, part: Part, *, is_seen: bool) -> Verdict:
     stopped, finished, failed = (rise or 0 for rise in rises)
     named = part.touched_states
     spared = sum(part.counts.by_state.get(state) or 0 for state in OPEN_STATES if state not in named)
-    has_strategy = _strategy_stands(proposal, part)
+    has_strategy = strategy_stands(proposal, part)
     if not moving and finished <= spared and not has_strategy:
         code = OutcomeCode.STOPPED
     else:
@@ -92,7 +92,7 @@ def _judge(proposal: Proposal, part: Part, *, is_seen: bool) -> Verdict:
     return Verdict(part, code, stopped, finished, failed, moving, spared, matched, has_strategy)
 
 
-def _strategy_stands(proposal: Proposal, part: Part) -> bool:
+def strategy_stands(proposal: Proposal, part: Part) -> bool:
     """Whether the strategy of this batch was to be cancelled, and is not known to be."""
     for position, step in enumerate(proposal.steps):
         if step.kind is StepKind.CANCEL_STRATEGY and step.target.job == part.job.job_id:
@@ -151,12 +151,17 @@ def _final(
     left = "none" if moving == 0 else number(moving)
     text = (
         f"{_HEADS.get(code, 'Not stopped: s')}topped {number(stopped)}, finished anyway {number(finished)}, "
-        f"failed {number(failed)}; of those asked to stop, {left} still moving."
+        f"failed {number(failed)}; of those asked to stop{_or_matched(verdicts)}, {left} still moving."
     )
     lines = [line for each in verdicts for line in _verdict_lines(each, is_one_of_many=len(verdicts) > 1)]
     if len(verdicts) > JOBS_SHOWN:
         lines = [*lines[:JOBS_SHOWN], f"… and {len(verdicts) - JOBS_SHOWN} more rollouts"]
     return Notice(text, (*lines, *_next_steps(proposal, verdicts)))
+
+
+def _or_matched(verdicts: Sequence[Verdict]) -> str:
+    """Devices that were matched later cannot be told from those that were asked, so the sentence names both."""
+    return " or matched since" if any(each.matched for each in verdicts) else ""
 
 
 def _verdict_lines(verdict: Verdict, *, is_one_of_many: bool) -> list[str]:
@@ -177,15 +182,19 @@ def _verdict_lines(verdict: Verdict, *, is_one_of_many: bool) -> list[str]:
 
 def _one_line(verdict: Verdict) -> str:
     job = verdict.part.job.job_id
+    code = verdict.code.replace("_", " ")
     if verdict.stopped is None:
-        return f"• {job}: {verdict.code.replace('_', ' ')} ({verdict.why})"
-    matched = f", {verdict.matched:,} matched since" if verdict.matched else ""
-    strategy = ", its strategy still matches devices" if verdict.has_strategy else ""
-    return (
-        f"• {job}: {verdict.code.replace('_', ' ')}: stopped {number(verdict.stopped)}, finished anyway "
-        f"{number(verdict.finished)}, failed {number(verdict.failed)}, still moving {number(verdict.moving)}"
-        f"{matched}{strategy}"
-    )
+        return f"• {job}: {code} ({verdict.why})"
+    told = [
+        f"{number(verdict.stopped)} stopped",
+        f"{number(verdict.finished)} finished anyway",
+        f"{number(verdict.failed)} failed",
+        f"{number(verdict.moving)} still moving",
+    ]
+    told += [f"{verdict.spared:,} were not asked"] if verdict.spared else []
+    told += [f"{verdict.matched:,} matched since"] if verdict.matched else []
+    told += ["its strategy still matches devices"] if verdict.has_strategy else []
+    return f"• {job}, {code}: {', '.join(told)}"
 
 
 def _next_steps(proposal: Proposal, verdicts: Sequence[Verdict]) -> list[str]:
@@ -200,16 +209,21 @@ def _next_steps(proposal: Proposal, verdicts: Sequence[Verdict]) -> list[str]:
             lines.append(f"It still matches new devices. To end that: /ota halt {job.job_id} because …")
         if each.moving and Touch.IN_PROGRESS not in named:
             lines.append(
-                "Some devices still move although they were asked to stop. To ask those in progress as well, which may "
+                f"Some devices still move{_although(each)}. To ask those in progress as well, which may "
                 f"leave them half flashed: /ota cancel {job.job_id} --in-progress because …"
             )
         elif each.moving:
-            lines.append(
-                f"Some devices still move although they were asked to stop. Look again: /ota status {job.job_id}"
-            )
+            lines.append(f"Some devices still move{_although(each)}. Look again: /ota status {job.job_id}")
     if any(each.finished for each in verdicts):
         lines.append("Devices on the new version stay on it: ship them a higher version.")
+    if not lines and len(verdicts) == 1 and verdicts[0].stopped:
+        job_id = verdicts[0].part.job.job_id
+        lines.append(f"To let the stopped devices go on later: /ota retry {job_id} --cancelled because …")
     return list(dict.fromkeys(lines))
+
+
+def _although(verdict: Verdict) -> str:
+    return "" if verdict.matched else " although they were asked to stop"
 
 
 def _never_seen(follow_seconds: float) -> Notice:

@@ -9,6 +9,7 @@ well.
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import time
 from collections import defaultdict
@@ -104,6 +105,7 @@ def _turned(names: tuple[str, ...], by: int) -> tuple[str, ...]:
 
 
 async def _main(options: Json) -> None:
+    gc.freeze()  # as `otabrake serve` does with what is imported
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(open_http())
         budget = await stack.enter_async_context(Budget(await _slots(stack, options)))

@@ -7,44 +7,35 @@ die and be started again on the same database, while cloud and Slack go on. It j
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import tempfile
-from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import select
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
-from structlog.testing import capture_logs
 
 from bot.charts import Curve
 from bot.proposals import Proposal
 from bot.sandbox.fleet import Fleet
-from bot.sandbox.iot import create_iot_app
-from bot.sandbox.server import APP_TOKEN, BOT_TOKEN, SIGNING_SECRET, sandbox_settings
-from bot.sandbox.slack import create_slack_app
 from bot.sandbox.slack_blocks import buttons
 from bot.sandbox.slack_delivery import Answer
 from bot.sandbox.slack_fake import FakeSlack
-from bot.sandbox.workspace import Message, load_workspace
-from bot.server import served
+from bot.sandbox.workspace import Message
 from bot.settings import Settings
+from bot.storage import tables
 from bot.storage.store import SqlStore
 from bot.wiring import App, running
+from bot.workflow.means import Timings
 from tests.scenarios.wire import Wire
 from tests.slots import OpenSlots
 
 CHANNEL = "C0INCIDENT"
+BUTTONS = {"confirm": "proposal.confirm", "dismiss": "proposal.dismiss"}
 BEGIN = datetime(2026, 3, 1, 3, 12, tzinfo=UTC)
-HANG_SECONDS = 10.0
-"""As long as the bot waits for an answer, so that a call that hangs costs the clock what it would cost people."""
-
-_ANSWERED_BY_BOT = "/slack/events"
+SEED = 7
 _DOT = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
     "0000000049454e44ae426082"
@@ -81,19 +72,41 @@ class Stage:
     slack: FakeSlack
     settings: Settings
     url: str
-    logs: Sequence[MutableMapping[str, Any]]
+    logs: list[MutableMapping[str, Any]]
+    timings: Timings
+    began_at: datetime = BEGIN
     bot: App | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open_bot(self) -> None:
         """Starts the bot, which goes on with whatever its database says."""
         self.bot = await self._stack.enter_async_context(
-            running(self.settings, clock=self.clock, sleep=self.clock.sleep, slots=OpenSlots)
+            running(
+                self.settings,
+                clock=self.clock,
+                sleep=self.clock.sleep,
+                slots=OpenSlots,
+                timings=self.timings,
+                draw=_dot,  # drawing takes a process and a second; what a curve looks like is no story's matter
+            )
         )
-        # Drawing takes a process and a second; what a curve looks like is no story's matter.
-        self.bot.notifier._attachments._draw = _dot  # type: ignore[assignment]  # noqa: SLF001
         await self.bot.road.sweep_once()
         await self.settled()
+
+    def begin_anew(self, seed: Mapping[str, Any]) -> None:
+        """Another fleet, an empty channel and an hour later: for the next scene of a bot that goes on."""
+        self.clock.pass_by(3600)
+        self.began_at = self.clock()
+        fresh = Fleet.from_seed(seed, now=self.clock.seconds, seed=SEED)
+        self.fleet.rollouts, self.fleet.history = fresh.rollouts, []
+        self.wire.mend()
+        self.wire.arrivals.clear()
+        self.logs.clear()
+        workspace = self.slack.workspace
+        for message in [each for channel in workspace.channels for each in self._all_of(channel)]:
+            workspace.remove(message)
+        for message in [each for user in workspace.people for each in workspace.ephemerals(user)]:
+            workspace.remove(message)
 
     async def close_bot(self) -> None:
         """Ends the bot at once, whatever it is doing."""
@@ -142,7 +155,7 @@ class Stage:
     def with_button(self, action: str, *, user: str) -> Message | None:
         """The newest message with that button which this person sees."""
         seen = [*self.everything(), *self.slack.workspace.ephemerals(user)]
-        found = [message for message in seen if action in _actions(message)]
+        found = [message for message in seen if action in actions(message)]
         return max(found, key=lambda message: message.ts, default=None)
 
     # What people see.
@@ -194,23 +207,26 @@ class Stage:
         people = self.slack.workspace.people
         lines = [_as_read(message, people[message.user].handle) for message in self.everything()]
         for person in people.values():
-            for message in self.slack.workspace.ephemerals(person.id):
-                lines.append(f"  (only {person.handle} sees) " + message.text.replace("\n", "\n      "))
+            alone = self.slack.workspace.ephemerals(person.id)
+            lines += [f"  (only {person.handle} sees) " + message.text.replace("\n", "\n      ") for message in alone]
         return "\n".join(lines) or "  (nobody said anything)"
 
     # What is on record.
 
     async def entries(self) -> list[tuple[str, dict[str, Any]]]:
-        """The audit, the oldest first: names and facts."""
-        statement = text("SELECT name, body FROM entries ORDER BY entry_id")
-        rows = await self._read(statement)
-        return [(name, json.loads(body)["facts"]) for name, body in rows]
+        """The audit since the scene began, the oldest first: names and facts."""
+        audit = tables.entries
+        rows = await self._read(select(audit).where(audit.c.at >= self.began_at).order_by(audit.c.entry_id))
+        return [(row.name, json.loads(row.body)["facts"]) for row in rows]
 
     async def proposals(self) -> list[Proposal]:
-        rows = await self._read(text("SELECT proposal_id FROM proposals ORDER BY created_at, proposal_id"))
+        """The changes that were asked for since the scene began."""
+        asked = tables.proposals
+        statement = select(asked.c.proposal_id).where(asked.c.created_at >= self.began_at).order_by(asked.c.created_at)
+        rows = await self._read(statement)
         assert self.bot is not None
         store = SqlStore(self.bot.database, clock=self.clock)
-        found = [await store.fetch_proposal(row[0]) for row in rows]
+        found = [await store.fetch_proposal(row.proposal_id) for row in rows]
         return [proposal for proposal in found if proposal is not None]
 
     async def _read(self, statement: Any) -> Sequence[Any]:
@@ -218,61 +234,12 @@ class Stage:
         return await self.bot.database.read(lambda connection: connection.execute(statement).all())
 
 
-@asynccontextmanager
-async def staged(
-    seed: Mapping[str, Any], *, cloud_is_ahead_seconds: float = 0, number: int = 7
-) -> AsyncIterator[Stage]:
-    """A stage with the fleet of `seed` (as `seed_fleet.yaml`); `number` seeds its chances."""
-    clock = StoryClock()
-    fleet = Fleet.from_seed(seed, now=clock.seconds, seed=number)
-    iot = create_iot_app(
-        fleet,
-        now=lambda: clock.seconds() + cloud_is_ahead_seconds,
-        is_throttling=False,
-        sleep=clock.sleep,
-        hang_seconds=HANG_SECONDS,
-    )
-    wire = Wire(iot, iot.state.faults, now=clock.seconds)
-    page = create_slack_app(
-        load_workspace(),
-        signing_secret=SIGNING_SECRET,
-        bot_token=BOT_TOKEN,
-        app_token=APP_TOKEN,
-        deliver_to=None,
-        now=clock.seconds,
-    )
-    stage: Stage | None = None
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        """The cloud at `/`, the bot where Slack delivers to, Slack everywhere else."""
-        path = scope.get("path", "")
-        if path == "/":
-            await wire(scope, receive, send)
-        elif path == _ANSWERED_BY_BOT and stage is not None and stage.bot is not None:
-            await stage.bot.asgi(scope, receive, send)
-        else:
-            await page(scope, receive, send)
-
-    with tempfile.TemporaryDirectory(prefix="otabrake-story-") as folder, capture_logs() as logs:
-        async with served(serve, has_lifespan=True) as port:
-            url = f"http://127.0.0.1:{port}"
-            settings = sandbox_settings(Path(folder), iot_url=url, slack_url=url)
-            stage = Stage(clock, fleet, iot, wire, page.state.slack, settings, url, logs)
-            stage.slack.deliver_to = f"{url}{_ANSWERED_BY_BOT}"
-            await stage.open_bot()
-            try:
-                yield stage
-            finally:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await stage.close_bot()
-
-
 async def _dot(curve: Curve) -> bytes:
     """A picture of one dot."""
     return _DOT
 
 
-def _actions(message: Message) -> list[str]:
+def actions(message: Message) -> list[str]:
     return [str(element.get("action_id")) for _, element in buttons(message.blocks)]
 
 

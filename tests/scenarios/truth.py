@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
-from bot.model import OPEN_STATES, Counts, OutcomeCode, Part, StepKind, TaskState
+from bot.model import OPEN_STATES, OutcomeCode, Part, StepKind, TaskState
 from bot.operations import Repeat
 from bot.ops import KNOWN
 from bot.proposals import CallAnswer, Proposal, State
 from bot.sandbox.inventory import Effect
-from tests.scenarios.stage import CHANNEL, Stage, _actions
+from tests.scenarios.stage import BUTTONS, CHANNEL, Stage, actions
 
 BY_HAND = "BY-HAND"
 """The request id of what somebody did without the bot."""
 
-MOST_ATTEMPTS = 3
+MOST_CALLS = 6
+"""Of a step whose answers are lost: three attempts, and of each a second copy."""
 _ACTIONS = {
     StepKind.CANCEL_TASKS: "CancelOTATaskByJob",
     StepKind.CANCEL_STRATEGY: "CancelOTAStrategyByJob",
@@ -27,6 +29,7 @@ _ACTIONS = {
     StepKind.RETRY_TASKS: "ReupgradeOTATask",
     StepKind.SET_RATE: "UpdateOTAJob",
 }
+JUST_BEFORE_SECONDS = 0.001
 _NOTHING_DONE = (
     OutcomeCode.DENIED,
     OutcomeCode.DISMISSED,
@@ -71,13 +74,13 @@ def _of(stage: Stage, proposal: Proposal, others: Sequence[Proposal]) -> Iterato
     yield from _wrong_last_line(stage, proposal)
     yield from _too_many_effects(stage, proposal, others)
     code = proposal.outcome.code
-    if code in (OutcomeCode.STOPPED, OutcomeCode.GOAL_REACHED_UNCONFIRMED):
-        yield from _not_stopped(stage, proposal)
-    if code is OutcomeCode.DONE:
-        yield from _not_done(stage, proposal)
+    if code in (OutcomeCode.STOPPED, OutcomeCode.DONE, OutcomeCode.GOAL_REACHED_UNCONFIRMED):
+        is_stop = KNOWN[proposal.operation].is_stop
+        yield from _not_stopped(stage, proposal) if is_stop else _not_done(stage, proposal)
     if code in _NOTHING_DONE:
         yield from _done_after_all(stage, proposal, others)
     yield from _wrong_sums(stage, proposal)
+    yield from _too_few_moving(stage, proposal, others)
 
 
 def _wrong_counts(stage: Stage, part: Part) -> Iterator[str]:
@@ -85,36 +88,37 @@ def _wrong_counts(stage: Stage, part: Part) -> Iterator[str]:
     if part.tasks:
         return
     for state, shown in part.counts.by_state.items():
-        is_now = _count(stage, part, state, part.counts)
-        if shown not in (None, is_now):
-            yield f"{shown} {state} were shown of {part.job.job_id}, there were {is_now}"
+        really = _counts(stage, part, state, part.counts.read_at)
+        if shown is not None and not min(really) <= shown <= max(really):
+            yield f"{shown} {state} were shown of {part.job.job_id}, there were {sorted(really)}"
 
 
-def _count(stage: Stage, part: Part, state: TaskState, counts: Counts) -> int:
-    """How many of the batch, or of the devices that are named in it, were in the state when `counts` were read."""
-    at, rollout = counts.read_at.timestamp(), stage.fleet.rollouts[part.job.job_id]
+def _counts(stage: Stage, part: Part, state: TaskState, read_at: datetime) -> set[int]:
+    """How many of the batch, or of the devices that are named in it, were in the state while that was read."""
+    rollout = stage.fleet.rollouts[part.job.job_id]
+    moments = stage.wire.moments_around(read_at.timestamp())
     if not part.tasks:
-        return rollout.counts(at)[state.value]
+        return {rollout.counts(at)[state.value] for at in moments}
     names = {task.device for task in part.tasks}
-    return sum(1 for _ in rollout.tasks(at, state=state, names=names))
+    return {sum(1 for _ in rollout.tasks(at, state=state, names=names)) for at in moments}
 
 
 def _wrong_last_line(stage: Stage, proposal: Proposal) -> Iterator[str]:
     assert proposal.outcome is not None
     line = _flat(proposal.outcome.notice.text)
     in_channel = [message for message in stage.slack.workspace.messages(CHANNEL) if message.thread_ts is not None]
-    said = sum(line in _flat(message.text) for message in in_channel)
+    # Two changes may end in the same words, but each has a thread of its own.
+    threads = Counter(message.thread_ts for message in in_channel if line in _flat(message.text))
     if proposal.offer is None:
         private = _flat(stage.told(proposal.reply_to.user_id))
         if line not in private:
             yield f"nobody was told the end: {line}"
-    elif said != 1:
-        yield f"the last line stands {said} times in the channel: {line}"
+    elif set(threads.values()) != {1}:
+        yield f"the last line stands {sorted(threads.values())} times in the threads of the channel: {line}"
     if proposal.offer is not None:
-        for message in stage.everything():
-            if message.thread_ts is not None and any(each.startswith("proposal.") for each in _actions(message)):
-                if proposal.offer.offer_id in str(message.blocks):
-                    yield "its buttons still stand"
+        offer_id = proposal.offer.offer_id
+        standing = [message for message in stage.everything() if set(actions(message)) & set(BUTTONS.values())]
+        yield from ("its buttons still stand" for message in standing if offer_id in str(message.blocks))
 
 
 def _flat(text: str) -> str:
@@ -128,13 +132,13 @@ def _not_stopped(stage: Stage, proposal: Proposal) -> Iterator[str]:
         at = counts.read_at if counts is not None else proposal.changed_at
         assert at is not None
         states = OPEN_STATES if part.tasks else part.touched_states
-        left = {state.value: _count(stage, part, state, Counts({}, at)) for state in states}
+        left = {state.value: min(_counts(stage, part, state, at)) for state in states}
         if any(left.values()):
-            yield f"it says {proposal.outcome and proposal.outcome.code}, but of {part.job.job_id} there were {left}"
+            yield f"it says that it stopped, but of {part.job.job_id} there were {left}"
         rollout = stage.fleet.rollouts[part.job.job_id]
-        is_halt = any(step.kind is StepKind.CANCEL_STRATEGY and step.target.job == part.job.job_id for step in proposal.steps)
-        if is_halt and rollout.has_strategy(at.timestamp()):
-            yield f"it says {proposal.outcome and proposal.outcome.code}, but {part.job.job_id} still matches devices"
+        halted = {step.target.job for step in proposal.steps if step.kind is StepKind.CANCEL_STRATEGY}
+        if part.job.job_id in halted and rollout.has_strategy(at.timestamp()):
+            yield f"it says that it stopped, but {part.job.job_id} still matches devices"
 
 
 def _not_done(stage: Stage, proposal: Proposal) -> Iterator[str]:
@@ -177,14 +181,14 @@ def _done_after_all(stage: Stage, proposal: Proposal, others: Sequence[Proposal]
 
 
 def _too_many_effects(stage: Stage, proposal: Proposal, others: Sequence[Proposal]) -> Iterator[str]:
-    """More effects of a step than attempts that may have arrived: one, and one more for each lost answer."""
+    """More effects of a step than calls that may have arrived: one, and for each lost answer a copy and an attempt."""
     operation = KNOWN[proposal.operation]
     of_step: Counter[tuple[str, str]] = Counter()
     for effect in _own(stage, proposal, others):
         named = {name: value for name, value in effect.params.items() if name != "IotInstanceId"}
         of_step[effect.action, str(sorted(named.items()))] += 1
     lost = sum(call.answer is CallAnswer.LOST for call in proposal.calls)
-    most = 1 if operation.repeat is Repeat.NEVER else min(MOST_ATTEMPTS, 1 + lost)
+    most = 1 if operation.repeat is Repeat.NEVER else min(MOST_CALLS, 1 + 2 * lost)
     for (action, params), times in of_step.items():
         if times > most:
             yield f"{action} {params} took effect {times} times, {most} at most"
@@ -216,9 +220,30 @@ def _wrong_sums(stage: Stage, proposal: Proposal) -> Iterator[str]:
         TaskState.FAILED: outcome.failed,
     }
     for state, told in said.items():
-        rises = [
-            max(0, _count(stage, part, state, proposal.progress[part.job.job_id]) - (part.counts.by_state[state] or 0))
-            for part in parts
-        ]
-        if told is not None and told > sum(rises):
-            yield f"it says that {told} became {state}, but {sum(rises)} did"
+        really = [_counts(stage, part, state, proposal.progress[part.job.job_id].read_at) for part in parts]
+        before = [part.counts.by_state[state] or 0 for part in parts]
+        least = sum(max(0, min(each) - was) for each, was in zip(really, before, strict=True))
+        most = sum(max(0, max(each) - was) for each, was in zip(really, before, strict=True))
+        if told is not None and not least <= told <= most:
+            yield f"it says that {told} became {state}, but {least} to {most} did"
+
+
+def _too_few_moving(stage: Stage, proposal: Proposal, others: Sequence[Proposal]) -> Iterator[str]:
+    """Devices that were asked to stop and still moved at the last look, beyond those that were said to."""
+    outcome = proposal.outcome
+    if outcome is None or outcome.still_moving is None or proposal.called is None:
+        return
+    moving = 0
+    for effect in _own(stage, proposal, others):
+        part = next((part for part in proposal.called.parts if part.job.job_id == effect.job_id), None)
+        if part is not None and effect.action == _ACTIONS[StepKind.CANCEL_TASKS] and effect.job_id in proposal.progress:
+            asked = _names_in(stage, effect.job_id, part.touched_states, effect.at - JUST_BEFORE_SECONDS)
+            seen_at = proposal.progress[effect.job_id].read_at.timestamp()
+            moving += len(asked & _names_in(stage, effect.job_id, OPEN_STATES, seen_at))
+    if moving > outcome.still_moving:
+        yield f"it says that {outcome.still_moving} of those asked still moved, but {moving} did"
+
+
+def _names_in(stage: Stage, job_id: str, states: Sequence[TaskState], at: float) -> set[str]:
+    rollout = stage.fleet.rollouts[job_id]
+    return {task.device_name for state in states for task in rollout.tasks(at, state=state)}

@@ -1,7 +1,8 @@
 """What lies between the bot and the simulated cloud: it notes each call, lets faults begin and end by the clock, and
 lets a story act, or the bot die, at the very moment when a call arrives.
 
-An ASGI application around the simulator's. It changes no call and no answer.
+An ASGI application around the simulator's. It changes no call and no answer. A call that changes something takes a
+moment of the story's clock, so that what was before it and what came after it have different times.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bot.sandbox.iot_answers import OFFERED
 from bot.sandbox.iot_faults import Fault, Faults
 
 CHANGES = frozenset(
@@ -21,17 +23,22 @@ CHANGES = frozenset(
 )
 """The calls that change something."""
 
+READS = frozenset(OFFERED) - CHANGES
+
+CHANGE_SECONDS = 0.05
+
+Sleep = Callable[[float], Awaitable[None]]
 Act = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
-    """A call as it came. `params` are those of the operation."""
+    """A call as it came, and when its answer went."""
 
     at: float
     action: str
     nonce: str
-    params: tuple[tuple[str, str], ...]
+    answered_at: float
 
     @property
     def is_change(self) -> bool:
@@ -46,12 +53,13 @@ class Death(Enum):
 
 
 class Wire:
-    """`ends` are the moments at which standing faults end. `died` is set when the bot is to be dead."""
+    """`died` is set when the bot is to be dead. `sleep` moves the clock that `now` tells."""
 
-    def __init__(self, app: ASGIApp, faults: Faults, *, now: Callable[[], float]) -> None:
+    def __init__(self, app: ASGIApp, faults: Faults, *, now: Callable[[], float], sleep: Sleep) -> None:
         self._app = app
         self._faults = faults
         self._now = now
+        self._sleep = sleep
         self._ends: dict[Fault, float] = {}
         self._acts: list[tuple[bool, Act]] = []
         self._death: Death | None = None
@@ -72,6 +80,11 @@ class Wire:
         """Acts when the next call arrives that changes something, or that changes nothing."""
         self._acts.append((is_change, act))
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a call at which something is to happen has not come."""
+        return bool(self._acts) or self._death is not None
+
     def die_at_next_change(self, death: Death) -> None:
         self._death = death
 
@@ -79,18 +92,31 @@ class Wire:
         arrival = self._arrival_of(scope)
         self.arrivals.append(arrival)
         await self._act(arrival)
+        if arrival.is_change:
+            await self._sleep(CHANGE_SECONDS)
         self._end_faults()
         if self._death is not None and arrival.is_change:
             await self._let_die(scope, receive)
         else:
             await self._app(scope, receive, send)
+        arrival.answered_at = self._now()
+
+    def moments_around(self, at: float) -> set[float]:
+        """When calls came and were answered that were under way together with one that was at that time."""
+        first = last = at
+        while True:
+            together = [each for each in self.arrivals if each.at <= last and each.answered_at >= first]
+            reach = [first, last, *(each.at for each in together), *(each.answered_at for each in together)]
+            if (min(reach), max(reach)) == (first, last):
+                return set(reach)
+            first, last = min(reach), max(reach)
 
     def _arrival_of(self, scope: Scope) -> Arrival:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         action = headers.get("x-acs-action") or query.get("Action", "")
         nonce = headers.get("x-acs-signature-nonce") or query.get("SignatureNonce", "")
-        return Arrival(self._now(), action, nonce, tuple(sorted(query.items())))
+        return Arrival(self._now(), action, nonce, self._now())
 
     async def _act(self, arrival: Arrival) -> None:
         due = [pair for pair in self._acts if pair[0] == arrival.is_change]
