@@ -114,7 +114,7 @@ def _wrong_last_line(stage: Stage, proposal: Proposal) -> Iterator[str]:
         if line not in private:
             yield f"nobody was told the end: {line}"
     elif set(threads.values()) != {1}:
-        yield f"the last line stands {sorted(threads.values())} times in the threads of the channel: {line}"
+        yield f"the last line stands {max(threads.values(), default=0)} times in a thread of the channel: {line}"
     if proposal.offer is not None:
         offer_id = proposal.offer.offer_id
         standing = [message for message in stage.everything() if set(actions(message)) & set(BUTTONS.values())]
