@@ -205,10 +205,12 @@ async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
     assert len(server.connections) == 2
 
 
-async def test_what_comes_on_an_idle_connection_ends_it(http: httpx.AsyncClient, server: Server) -> None:
+@pytest.mark.parametrize("turns", [0, 5], ids=["not seen yet", "seen"])
+async def test_what_comes_on_an_idle_connection_ends_it(http: httpx.AsyncClient, server: Server, turns: int) -> None:
     await http.get(server.url)
-    server.connections[0].transport.write(OK)
-    await server.closed.wait()
+    server.connections[0].transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged")
+    for _ in range(turns):
+        await asyncio.sleep(0)
     assert (await http.get(server.url)).text == "ok"
     assert len(server.connections) == 2
 
@@ -260,8 +262,15 @@ async def test_a_call_that_is_cancelled_takes_its_connection_with_it(http: httpx
     assert (await http.get(server.url)).text == "ok"
 
 
-async def test_an_answer_that_does_not_come_in_time_is_a_time_out(http: httpx.AsyncClient, server: Server) -> None:
-    server.script = [()]
+@pytest.mark.parametrize(
+    "answer",
+    [(), (b"HTTP/1.1 100 Continue\r\n\r\n",), (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhalf",)],
+    ids=["nothing", "notice only", "half"],
+)
+async def test_an_answer_that_does_not_come_in_time_is_a_time_out(
+    http: httpx.AsyncClient, server: Server, answer: tuple[bytes, ...]
+) -> None:
+    server.script = [answer]
     with pytest.raises(httpx.ReadTimeout):
         await http.get(server.url, timeout=httpx.Timeout(5, read=0.02))
     await server.closed.wait()

@@ -246,8 +246,8 @@ async def test_a_job_is_found_on_the_instance_that_knows_it(scene: Scene) -> Non
         (Fault(FaultKind.REFUSE, code="InvalidTimeStamp.Expired", status=400), "clock"),
         (Fault(FaultKind.REFUSE, code="Forbidden.RAM", status=403), "iot:"),
         (Fault(FaultKind.THROTTLE), "calls"),
-        (Fault(FaultKind.DOWN), "lost"),
-        (Fault(FaultKind.HTML_PAGE), "lost"),
+        (Fault(FaultKind.DOWN), "Alibaba Cloud did not tell"),
+        (Fault(FaultKind.HTML_PAGE), "Alibaba Cloud did not tell"),
     ],
 )
 async def test_trouble_at_the_cloud_is_explained_with_a_line_to_do_it_by_hand(

@@ -231,8 +231,10 @@ class Part:
 
     @property
     def devices(self) -> int | None:
-        """How many devices the call touches, as last read."""
-        return self.counts.of(self.touched_states) if self.touches else len(self.tasks)
+        """How many devices the call touches, as last read; None if that is not known, or the call touches none."""
+        if self.touches:
+            return self.counts.of(self.touched_states)
+        return len(self.tasks) if self.tasks else None
 
 
 @dataclass(frozen=True, slots=True)

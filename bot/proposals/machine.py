@@ -73,6 +73,7 @@ ENDS: Mapping[State, frozenset[OutcomeCode]] = {
             _CODES.NOT_STOPPED,
             _CODES.DONE,
             _CODES.NOT_DONE,
+            _CODES.REFUSED_BY_CLOUD,
             _CODES.UNKNOWN_OUTCOME,
         }
     ),

@@ -70,7 +70,7 @@ async def handle_resume(means: Means, delivery: Delivery, resume: Resume) -> GoO
         job=target.job,
         instance=target.instance,
         params=before.params,
-        reason=resume.reason or before.reason,
+        reason=resume.reason or (before.reason if before.requester == delivery.reply_to.user_id else None),
         firmware=target.firmware,
         product=target.product,
         devices=target.devices,
@@ -126,9 +126,11 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     if pending is not None:
         notice = refusals.already_waiting(pending)
         raise TurnedDown(notice, why="already waiting", proposal_id=pending.proposal_id)
-    stop = await stop_under_way(means, means.operations[ask.operation], target)
-    if stop is not None:
-        raise TurnedDown(refusals.stop_under_way(stop), why="a stop is under way", proposal_id=stop.proposal_id)
+    first = await in_the_way(means, means.operations[ask.operation], target)
+    if first is not None:
+        is_stop = means.operations[first.operation].is_stop
+        notice = refusals.stop_under_way(first) if is_stop else refusals.already_under_way(first)
+        raise TurnedDown(notice, why="another change is under way", proposal_id=first.proposal_id)
     proposal = Proposal(
         proposal_id=means.new_id(),
         operation=ask.operation,
@@ -148,9 +150,18 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     return GoOn(proposal)
 
 
-async def stop_under_way(means: Means, operation: Operation, target: Target) -> Proposal | None:
-    """The stop that this change must give way to: stops never wait, and nothing restarts what is being stopped."""
+async def in_the_way(
+    means: Means, operation: Operation, target: Target, *, but: Proposal | None = None
+) -> Proposal | None:
+    """The change that this one must give way to: stops never wait, and nothing restarts what is being stopped, or is
+    being restarted by somebody else. Of two that restart, the one that was asked for first goes on."""
     if operation.is_stop or not target.job:
         return None
-    on_job = await means.store.fetch_on_jobs(target.instance, [target.job])
-    return next((each for each in on_job if means.operations[each.operation].is_stop), None)
+    for each in await means.store.fetch_on_jobs(target.instance, [target.job]):
+        other = means.operations[each.operation]
+        if but is not None and each.proposal_id == but.proposal_id:
+            continue
+        is_earlier = but is None or (each.created_at, each.proposal_id) < (but.created_at, but.proposal_id)
+        if other.is_stop or (other.direction is operation.direction and is_earlier):
+            return each
+    return None

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from bot.audit import EntryName, Fact
 from bot.errors import CloudError, CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
 from bot.exchange import Post, PostKind
 from bot.model import Notice, Outcome, OutcomeCode, Preview
+from bot.operations import Repeat
 from bot.proposals import Call, CallAnswer, Called, Deferred, Ended, Lost, Proposal, State
 from bot.workflow import reports
-from bot.workflow.asking import command_for, stop_under_way
+from bot.workflow.asking import command_for, in_the_way
 from bot.workflow.ending import end, finish
 from bot.workflow.means import Means, move, steps_of
-from bot.workflow.stepping import OVER_ALREADY, accept, done_before, give_up_step, instead_of, may_go_on
+from bot.workflow.stepping import (
+    OVER_ALREADY,
+    accept,
+    done_before,
+    give_up_step,
+    instead_of,
+    is_several,
+    may_go_on,
+)
 
 _NONCE_USED = "signaturenonceused"
+_INCOMPLETE = "otabrake.IncompleteAnswer"
+"""The cloud did not tell something of this one batch that a call about it needs."""
 
 
 async def go_on_calling(means: Means, proposal: Proposal) -> None:
@@ -38,13 +50,8 @@ async def go_on_calling(means: Means, proposal: Proposal) -> None:
 
 
 async def _next(means: Means, proposal: Proposal) -> None:
-    """What is left of a change that has begun must not wait; but nothing is restarted that is being stopped."""
-    operation = means.operations[proposal.operation]
-    stop = await stop_under_way(means, operation, proposal.target)
-    if stop is None:
-        await attempt(means, proposal)
-    else:
-        await give_up_step(means, proposal, CallAnswer.NOT_SENT, reports.superseded(stop), is_last=True)
+    """What is left of a change that has begun must not wait."""
+    await attempt(means, proposal)
 
 
 def _span(means: Means, answer: CallAnswer | None) -> float:
@@ -63,6 +70,10 @@ async def attempt(
     if proposal.state is State.APPROVED and is_over(means, proposal, means.timings.first_call_seconds):
         await _give_up(means, proposal, None)
         return
+    first = await in_the_way(means, means.operations[proposal.operation], proposal.target, but=proposal)
+    if first is not None:
+        await _give_way(means, proposal, reports.superseded(first))
+        return
     steps = steps_of(means, proposal)
     if preview is not None:
         steps = means.operations[proposal.operation].steps(preview, proposal.params)
@@ -70,7 +81,7 @@ async def attempt(
     try:
         intent = means.changes.prepare(step)
     except CloudRefused as error:
-        await _cannot_prepare(means, proposal, means.words.explain(error, step.target))
+        await _cannot_prepare(means, proposal, means.words.explain(error, step.target), error.code)
         return
     facts: dict[str, Fact] = {
         "step": step.kind.value,
@@ -87,12 +98,24 @@ async def attempt(
         await _send(means, calling)
 
 
-async def _cannot_prepare(means: Means, proposal: Proposal, explained: Notice) -> None:
-    """No key for this instance (any more): this attempt is not made, and no other will be."""
+async def _give_way(means: Means, proposal: Proposal, notice: Notice) -> None:
+    """Nothing is restarted that is being stopped: what was not sent yet is not sent any more."""
+    if was_lost(proposal):
+        await stay_unknown(means, proposal, notice.text)
+    elif proposal.steps_done > 0:
+        await give_up_step(means, proposal, CallAnswer.NOT_SENT, notice, is_last=True)
+    else:
+        await end(means, proposal, OutcomeCode.SUPERSEDED, notice)
+
+
+async def _cannot_prepare(means: Means, proposal: Proposal, explained: Notice, code: str) -> None:
+    """No key for this instance (any more), or facts of this batch are missing: the attempt is not made."""
     if proposal.state is State.UNKNOWN or was_lost(proposal):
         await stay_unknown(means, proposal, explained.text)
     elif proposal.steps_done > 0:
-        await give_up_step(means, proposal, CallAnswer.NOT_SENT, explained, is_last=True)
+        await give_up_step(means, proposal, CallAnswer.NOT_SENT, explained, is_last=code != _INCOMPLETE)
+    elif is_several(means, proposal) and code == _INCOMPLETE and proposal.state is State.CALLING:
+        await give_up_step(means, proposal, CallAnswer.NOT_SENT, explained)
     else:
         notice = reports.never_sent(explained, (), command_for(means, proposal))
         await end(means, proposal, OutcomeCode.NOT_DONE, notice)
@@ -105,8 +128,8 @@ def was_lost(proposal: Proposal) -> bool:
 
 async def stay_unknown(means: Means, proposal: Proposal, why: str) -> None:
     """What the step under way did stays unknown; what else was asked for goes on."""
-    command = command_for(means, proposal)
-    notice = reports.unknown_outcome(why, command)
+    may_repeat = means.operations[proposal.operation].repeat is Repeat.AFTER_READ_BACK
+    notice = reports.unknown_outcome(why, command_for(means, proposal) if may_repeat else None)
     if may_go_on(means, proposal, CallAnswer.LOST):
         await give_up_step(means, proposal, CallAnswer.LOST, notice)
     else:
@@ -150,7 +173,13 @@ async def _defer(means: Means, proposal: Proposal, answer: CallAnswer, error: Cl
     if is_over(means, deferred, _span(means, answer) - pause):
         await _give_up(means, deferred, explained)
         return
-    await means.sleep(pause)
+    await means.sleep(pause + _jitter(deferred))
+
+
+def _jitter(proposal: Proposal) -> float:
+    """Up to a second, so that those who were throttled together do not come again together."""
+    nonce = proposal.calls[-1].intent.nonce
+    return int(sha256(nonce.encode()).hexdigest()[:4], 16) / 0xFFFF
 
 
 async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -> None:
@@ -160,7 +189,7 @@ async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -
     if explained is None and call is not None and call.detail is not None:
         explained = Notice(call.detail)
     is_throttled = call is not None and call.answer is CallAnswer.THROTTLED and explained is not None
-    if was_lost(proposal):
+    if any(each.answer is CallAnswer.LOST for each in proposal.calls) and not is_several(means, proposal):
         await stay_unknown(means, proposal, explained.text if explained is not None else "no answer came")
     elif explained is not None and may_go_on(means, proposal, CallAnswer.THROTTLED):
         answer = CallAnswer.THROTTLED if is_throttled else CallAnswer.NOT_SENT

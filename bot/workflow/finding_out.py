@@ -19,13 +19,15 @@ from bot.workflow.calling import attempt, refused, stay_unknown
 from bot.workflow.ending import finish
 from bot.workflow.looking import count
 from bot.workflow.means import Means, steps_of
-from bot.workflow.stepping import accept, accepted_jobs, called_part
-from bot.workflow.verdicts import strategy_stands
+from bot.workflow.stepping import accept, accepted_jobs, called_part, is_several
+from bot.workflow.verdicts import still_moving, strategy_stands
 
 ATTEMPTS = 3
 """At most so many attempts at a step whose answer was lost."""
 
 READ_BACK_PAUSE_SECONDS = 5.0
+SECOND_LOOK_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 15.0
 _NONCE_USED = "signaturenonceused"
 _OURS = "otabrake."
 """How codes begin that are not the cloud's: nothing was sent then."""
@@ -36,17 +38,40 @@ async def find_out(means: Means, proposal: Proposal) -> None:
     call = proposal.current_call
     assert call is not None  # noqa: S101 (an unknown outcome is that of a call)
     refusal: CloudRefused | None = None
+    has_arrived = False
     fresh_until = call.intent.date + timedelta(seconds=means.timings.nonce_seconds)
     if _may_repeat(means, proposal) and means.clock() < fresh_until:
         answer = await _send_again(means, call)
         if isinstance(answer, Receipt):
             await accept(means, proposal, answer.request_id)
             return
-        if answer is not None and answer.code.casefold().endswith(_NONCE_USED):
-            await accept(means, proposal, None, reports.arrived_unanswered())
-            return
-        refusal = answer
-    await _judge_by_reading(means, proposal, call, refusal)
+        has_arrived = answer is not None and answer.code.casefold().endswith(_NONCE_USED)
+        refusal = None if has_arrived else answer
+    if has_arrived and await _is_seen(means, proposal, call.intent.step):
+        await accept(means, proposal, None, reports.arrived_unanswered())
+    elif _may_not_wait(means, proposal):
+        await stay_unknown(means, proposal, "others must not wait for it; what its devices do is told at the end")
+    else:
+        await _judge_by_reading(means, proposal, call, refusal, has_arrived=has_arrived)
+
+
+def _may_not_wait(means: Means, proposal: Proposal) -> bool:
+    """A stop of several batches does not wait for one: its devices tell at the end what became of it."""
+    is_stop = means.operations[proposal.operation].is_stop
+    return is_stop and is_several(means, proposal) and proposal.steps_done + 1 < len(steps_of(means, proposal))
+
+
+async def _is_seen(means: Means, proposal: Proposal, step: Step) -> bool:
+    """Whether what arrived shows: its goal is reached, or tasks were cancelled since. A used nonce alone says that a
+    copy arrived, not that it was obeyed: a throttled or refused one may use it up as well."""
+    try:
+        is_reached, counts = await _GOALS[step.kind](means, proposal, step)
+    except CloudError:
+        return False
+    part = called_part(proposal, step)
+    was = part.counts.by_state.get(TaskState.CANCELED) if part is not None else None
+    now = counts.by_state.get(TaskState.CANCELED)
+    return bool(is_reached) or (was is not None and now is not None and now > was)
 
 
 def _may_repeat(means: Means, proposal: Proposal) -> bool:
@@ -63,24 +88,30 @@ async def _send_again(means: Means, call: Call) -> Receipt | CloudRefused | None
         return None if error.code.startswith(_OURS) else error
 
 
-async def _judge_by_reading(means: Means, proposal: Proposal, call: Call, refusal: CloudRefused | None) -> None:
+async def _judge_by_reading(
+    means: Means, proposal: Proposal, call: Call, refusal: CloudRefused | None, *, has_arrived: bool
+) -> None:
     wait = (call.intent.deadline - means.clock()).total_seconds() + 1
     if wait > 0:
-        await means.sleep(wait)
+        await means.sleep(min(wait, LONGEST_WAIT_SECONDS))  # a clock that was set back must not make it a day
     read = await _read_back(means, proposal, call.intent.step)
-    if isinstance(read, Counts):
+    if isinstance(read, Counts) and has_arrived:
+        await accept(means, proposal, None, reports.arrived_unanswered())
+    elif isinstance(read, Counts):
         await _goal_reached(means, proposal, call.intent.step, read)
     elif refusal is not None:
         await refused(means, proposal, refusal)
     elif read is None and call.attempt < ATTEMPTS and await _may_try_again(means, proposal):
         await attempt(means, proposal)
+    elif has_arrived:
+        await accept(means, proposal, None, reports.arrived_unanswered())
     else:
         await stay_unknown(means, proposal, read if isinstance(read, str) else "the goal is not reached")
 
 
 async def _goal_reached(means: Means, proposal: Proposal, step: Step, counts: Counts) -> None:
     is_last = proposal.steps_done + 1 == len(steps_of(means, proposal))
-    if not is_last or accepted_jobs(proposal):
+    if not is_last or accepted_jobs(proposal) or is_several(means, proposal):
         await accept(means, proposal, None, reports.step_reached_unanswered(step.kind))
         return
     parts = proposal.called.parts if proposal.called is not None else ()
@@ -99,6 +130,9 @@ async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | s
     while True:
         try:
             is_reached, counts = await _GOALS[step.kind](means, proposal, step)
+            if is_reached and step.kind is StepKind.CANCEL_TASKS:
+                await means.sleep(SECOND_LOOK_SECONDS)  # devices move: one look at zero is not enough
+                is_reached, counts = await _GOALS[step.kind](means, proposal, step)
             if is_reached is not None:
                 return counts if is_reached else None
             why = "not every number could be read"
@@ -116,7 +150,7 @@ Goal = tuple[bool | None, Counts]
 async def _no_tasks_left(means: Means, proposal: Proposal, step: Step) -> Goal:
     counts = await means.reads.fetch_counts(step.target, tuple(TaskState), purpose=Purpose.STOP, in_order=True)
     part = called_part(proposal, step)
-    left = counts.of(part.touched_states) if part is not None else None
+    left = still_moving(part, counts) if part is not None else None
     return (None if left is None else left == 0), counts
 
 

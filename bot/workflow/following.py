@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from bot.audit import Fact
 from bot.errors import CloudError
 from bot.exchange import File, FileKind, Post, PostKind
-from bot.model import Counts, Outcome, Part, Target, Task, TaskState
+from bot.model import OPEN_STATES, Counts, Outcome, Part, Target, Task, TaskState
 from bot.operations import Direction
 from bot.ports import Purpose, Reading, Watched
 from bot.proposals import CallAnswer, Ended, Progress, Proposal
@@ -23,11 +23,14 @@ from bot.workflow.means import Means, keep
 from bot.workflow.stepping import accepted_jobs
 from bot.workflow.verdicts import judge_rate, judge_retry, judge_stop, still_moving
 
-HOLD_SECONDS = 20.0
+HOLD_SECONDS = 50.0
 """So long nobody else looks at a batch while one look is under way."""
 
 FRESH_SECONDS = 60.0
 """Counts that are older are not said to be those of now."""
+
+AT_ONCE = 3
+"""So many batches are looked at at a time: more would only wait for the call budget until they time out."""
 
 FILES_MOST = 3
 _RISING = (TaskState.CANCELED, TaskState.SUCCEEDED, TaskState.FAILED)
@@ -48,8 +51,10 @@ async def follow(means: Means, proposal: Proposal) -> None:
 async def _follow_stop(means: Means, proposal: Proposal) -> None:
     parts = followed_parts(proposal)
     pause, shown_at = means.timings.poll_seconds, None
+    until, turns = _until(means, proposal, means.timings.follow_seconds), asyncio.Semaphore(AT_ONCE)
+    waited = 0.0  # what a clock that is set back meanwhile cannot prolong
     while True:
-        waits = await asyncio.gather(*(_look_if_due(means, proposal, part, pause) for part in parts))
+        waits = await asyncio.gather(*(_look_if_due(means, proposal, part, pause, turns) for part in parts))
         latest = [await _latest(means, proposal, part) for part in parts]
         now = {part.job.job_id: seen[-1].counts for part, seen in zip(parts, latest, strict=True) if seen}
         if _by_state(now) != _by_state(proposal.progress):
@@ -61,7 +66,7 @@ async def _follow_stop(means: Means, proposal: Proposal) -> None:
                 return
             proposal = moved
         is_still = all(_is_still(part, seen) for part, seen in zip(parts, latest, strict=True))
-        if is_still or proposal.follow_until is None or means.clock() >= proposal.follow_until:
+        if is_still or means.clock() >= until or waited >= means.timings.follow_seconds:
             fresh_since = means.clock() - timedelta(seconds=FRESH_SECONDS)
             seen_now = [
                 part.job.job_id
@@ -70,14 +75,25 @@ async def _follow_stop(means: Means, proposal: Proposal) -> None:
             ]
             await _end_stop(means, proposal, parts, seen_now)
             return
-        await means.sleep(max(0.05, min([pause, *(wait for wait in waits if wait > 0)])))
+        seconds = max(0.05, min([pause, *(wait for wait in waits if wait > 0)]))
+        await means.sleep(seconds)
+        waited += seconds
         pause = min(pause * 1.5, means.timings.poll_most_seconds)
 
 
+def _until(means: Means, proposal: Proposal, seconds: float) -> datetime:
+    """When to stop watching; an end further ahead than its whole span was written before the clock was set back."""
+    latest = means.clock() + timedelta(seconds=seconds)
+    return min(proposal.follow_until or latest, latest)
+
+
 def followed_parts(proposal: Proposal) -> tuple[Part, ...]:
-    accepted = accepted_jobs(proposal)
+    """The batches that have accepted a call, or may have: where no answer came, the devices tell."""
+    followed = accepted_jobs(proposal) | {
+        call.intent.step.target.job for call in proposal.calls if call.answer is CallAnswer.LOST
+    }
     parts = proposal.called.parts if proposal.called is not None else ()
-    return tuple(part for part in parts if part.job.job_id in accepted)
+    return tuple(part for part in parts if part.job.job_id in followed)
 
 
 def _watched(proposal: Proposal, part: Part) -> Watched:
@@ -85,26 +101,31 @@ def _watched(proposal: Proposal, part: Part) -> Watched:
     return Watched(Target(proposal.target.instance, part.job.job_id, devices=devices))
 
 
-async def _look_if_due(means: Means, proposal: Proposal, part: Part, pause: float) -> float:
+async def _look_if_due(means: Means, proposal: Proposal, part: Part, pause: float, turns: asyncio.Semaphore) -> float:
     """Looks at a batch if it is time and nobody else does; else how many seconds until it is."""
     watched = _watched(proposal, part)
-    wait = await means.readings.may_read(watched, hold_seconds=HOLD_SECONDS)
-    if wait > 0:
-        return wait
-    began_at = means.clock()
-    try:
-        counts = await _count(means, watched)
-    except CloudError:
-        await means.readings.put_off(watched, pause_seconds=pause)
-    else:
-        await means.readings.save_reading(watched, Reading(counts, began_at), pause_seconds=pause)
+    async with turns:
+        wait = await means.readings.may_read(watched, hold_seconds=HOLD_SECONDS)
+        if wait > 0:
+            return wait
+        began_at = means.clock()
+        try:
+            counts = await _count(means, watched, part)
+        except CloudError:
+            await means.readings.put_off(watched, pause_seconds=pause)
+        else:
+            await means.readings.save_reading(watched, Reading(counts, began_at), pause_seconds=pause)
     return 0
 
 
-async def _count(means: Means, watched: Watched) -> Counts:
+async def _count(means: Means, watched: Watched, part: Part) -> Counts:
     target = watched.target
     if target.devices:
-        return count(await means.reads.fetch_tasks_of(target, target.devices, purpose=Purpose.FOLLOW), means)
+        found = await means.reads.fetch_tasks_of(target, target.devices, purpose=Purpose.FOLLOW)
+        named = {task.task_id for task in part.tasks}
+        # A device may have older tasks in the same batch: what is over of those is not of this call.
+        ours = [task for task in found if task.task_id in named or task.state in OPEN_STATES]
+        return count(ours, means)
     return await means.reads.fetch_counts(target, _ORDER, purpose=Purpose.FOLLOW, in_order=True)
 
 
@@ -166,7 +187,7 @@ async def _end(means: Means, proposal: Proposal, outcome: Outcome, *, files: tup
 
 async def _follow_rate(means: Means, proposal: Proposal) -> None:
     """A rate is read back until it is what was asked for."""
-    assert proposal.follow_until is not None  # noqa: S101 (what is followed has an end)
+    until = _until(means, proposal, means.timings.rate_seconds)
     [wanted] = [step.settings.per_minute for step in proposal.steps if step.settings is not None]
     pause, rate, is_seen = means.timings.poll_seconds, None, False
     while True:
@@ -175,7 +196,7 @@ async def _follow_rate(means: Means, proposal: Proposal) -> None:
             rate, is_seen = job.settings.per_minute if job.settings else None, job.settings is not None
         except CloudError:
             is_seen = False
-        if (is_seen and rate == wanted) or means.clock() >= proposal.follow_until:
+        if (is_seen and rate == wanted) or means.clock() >= until:
             await _end(means, proposal, judge_rate(proposal, now=rate, is_seen=is_seen))
             return
         await means.sleep(pause)
@@ -184,13 +205,13 @@ async def _follow_rate(means: Means, proposal: Proposal) -> None:
 
 async def _follow_retry(means: Means, proposal: Proposal) -> None:
     """The tasks of the accepted batches are read until all of them have left the state that they were in."""
-    assert proposal.follow_until is not None  # noqa: S101 (what is followed has an end)
+    until = _until(means, proposal, means.timings.restart_seconds)
     before = _accepted_tasks(proposal)
     pause = means.timings.poll_seconds
     while True:
         now = await _read_named(means, proposal, before)
         running = _running(before, now) if now is not None else None
-        if running == len(before) or means.clock() >= proposal.follow_until or not before:
+        if running == len(before) or means.clock() >= until or not before:
             counts = count(now, means) if now is not None else None
             await _end(means, proposal, judge_retry(proposal, running=running, asked=len(before), now=counts))
             return
@@ -226,5 +247,8 @@ def _running(before: dict[str, Task], now: tuple[Task, ...]) -> int:
 
 
 def _has_moved(before: Task, now: Task) -> bool:
-    """It has left its old state, or was there again: a device may fail twice within seconds."""
-    return now.state is not before.state or (now.changed_at is not None and now.changed_at != before.changed_at)
+    """It is open again or on the new version, or it was, and failed a second time within seconds."""
+    if now.state in (TaskState.FAILED, TaskState.CANCELED):
+        has_changed = now.changed_at is not None and now.changed_at != before.changed_at
+        return now.state is TaskState.FAILED and (before.state is not TaskState.FAILED or has_changed)
+    return True

@@ -18,7 +18,7 @@ from bot.ports import MOST_LISTED, TASKS_A_PAGE, Purpose
 from bot.workflow.means import Means
 
 RUNNING = (JobState.IN_PROGRESS, JobState.PLANNED)
-MOST_PARTS = 40
+MOST_PARTS = 20
 """As many batches as one confirmation may halt: their last look must fit into the minute after the yes."""
 
 _AT_ONCE = 3
@@ -108,7 +108,12 @@ def _merged(old: Counts, new: Counts | None) -> Counts:
 async def _look_at_firmware(means: Means, operation: Operation, params: Params, target: Target, sight: Sight) -> Looked:
     """Every running batch of the firmware, the one with the most devices at stake first."""
     listed = await means.reads.fetch_jobs_of(target.instance, target.firmware, purpose=sight.purpose)
-    running = [job for job in listed if job.state in RUNNING]
+    offered = {part.job.job_id: part.job for part in sight.known.parts} if sight.known is not None else {}
+    now = {job.job_id: job for job in listed}
+    # What was confirmed comes first, also if the list has lost it meanwhile; what is over shows by itself.
+    running = [now.get(job_id, job) for job_id, job in offered.items()]
+    fresh = [job for job in listed if job.state in RUNNING and job.job_id not in offered]
+    running += sorted(fresh, key=_urgency)
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def look_at(job: Job) -> tuple[Part, bool]:
@@ -119,6 +124,11 @@ async def _look_at_firmware(means: Means, operation: Operation, params: Params, 
     parts = sorted((part for part, _ in seen if part.job.state in RUNNING), key=_stake)
     preview = Preview(target, tuple(parts), left_out=max(0, len(running) - MOST_PARTS))
     return Looked(preview, any(is_patched for _, is_patched in seen))
+
+
+def _urgency(job: Job) -> tuple[bool, float]:
+    """Before anything was counted: what runs before what is planned, and the newest first."""
+    return job.state is JobState.PLANNED, -job.created_at.timestamp() if job.created_at is not None else 0.0
 
 
 def _stake(part: Part) -> tuple[bool, int, str]:
@@ -135,8 +145,11 @@ async def _look_at_listed(
     try:
         return await _look_at_job(means, operation, params, named, sight, known=known)
     except CloudError:
-        nothing = known.counts if known is not None else Counts(dict.fromkeys(TaskState), means.clock())
-        return Part(job, nothing, operation.touches(params, job)), True
+        if known is not None:
+            # A list tells neither settings nor schedule: what a batch is does not change, only its state.
+            job = replace(known.job, state=job.state)
+            return Part(job, known.counts, operation.touches(params, job)), True
+        return Part(job, Counts(dict.fromkeys(TaskState), means.clock()), operation.touches(params, job)), True
 
 
 async def _look_at_devices(means: Means, operation: Operation, params: Params, target: Target, sight: Sight) -> Looked:

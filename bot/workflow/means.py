@@ -190,6 +190,7 @@ def ask_policy(actor: Actor, operation: str, channel: str | None, target: Target
     products = {part.job.product for part in preview.parts} or {target.product}
     product = products.pop() if len(products) == 1 else ""
     devices = preview.devices
+    has_devices = any(part.touches or part.tasks for part in preview.parts)
     return Question(
         actor=actor,
         operation=operation,
@@ -197,5 +198,5 @@ def ask_policy(actor: Actor, operation: str, channel: str | None, target: Target
         instance=target.instance,
         product=product or UNKNOWN,
         touches=preview.touches or None,
-        devices=UNKNOWN if devices is None else devices,
+        devices=(UNKNOWN if devices is None else devices) if has_devices else None,
     )

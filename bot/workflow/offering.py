@@ -90,9 +90,12 @@ async def _person_and_target(means: Means, proposal: Proposal) -> tuple[Actor, P
 async def _look_without_done(means: Means, proposal: Proposal) -> Looked:
     """The target, without the tasks that the proposal which is resumed has named already, whatever came of them."""
     done: frozenset[str] = frozenset()
-    if proposal.resumes is not None:
-        before = await means.store.fetch_proposal(proposal.resumes)
-        done = tasks_named(before) if before is not None else done
+    before = proposal
+    while before.resumes is not None:
+        found = await means.store.fetch_proposal(before.resumes)
+        if found is None:
+            break
+        done, before = done | tasks_named(found), found
     operation = means.operations[proposal.operation]
     return await look(means, operation, proposal.params, proposal.target, sight=Sight(done=done))
 
@@ -130,10 +133,10 @@ def why_idle(preview: Preview, operation: Operation, params: Params) -> Outcome 
         return _why_no_new_rate(preview, operation, params)
     if operation.direction is Direction.RESTART:
         nothing = Outcome(OutcomeCode.NOT_DONE, refusals.nothing_to_retry(preview))
-        return nothing if preview.devices == 0 else None
+        return nothing if not any(part.tasks for part in preview.parts) else None
     is_over = all(part.job.state in OVER for part in preview.parts)
     kinds = {step.kind for step in operation.steps(preview, params)}
-    is_idle = preview.devices == 0 and (is_over or StepKind.CANCEL_STRATEGY not in kinds)
+    is_idle = preview.devices == 0 and not preview.left_out and (is_over or StepKind.CANCEL_STRATEGY not in kinds)
     return Outcome(OutcomeCode.NOTHING_TO_STOP, refusals.nothing_to_stop(preview)) if is_idle else None
 
 

@@ -24,7 +24,7 @@ from bot.policy.load import Policy
 from bot.ports import Person, Purpose
 from bot.proposals import Offered, Proposal
 from bot.workflow import refusals, reports
-from bot.workflow.asking import command_for, stop_under_way
+from bot.workflow.asking import command_for, in_the_way
 from bot.workflow.calling import attempt
 from bot.workflow.ending import end
 from bot.workflow.looking import Looked, Sight, look
@@ -44,9 +44,9 @@ async def call_approved(means: Means, proposal: Proposal, looking: asyncio.Futur
         await end(means, proposal, OutcomeCode.NOT_DONE, refusals.no_policy(command_for(means, proposal)))
         return
     operation = means.operations[proposal.operation]
-    stop = await stop_under_way(means, operation, proposal.target)
-    if stop is not None:
-        await end(means, proposal, OutcomeCode.SUPERSEDED, reports.superseded(stop))
+    first = await in_the_way(means, operation, proposal.target, but=proposal)
+    if first is not None:
+        await end(means, proposal, OutcomeCode.SUPERSEDED, reports.superseded(first))
         return
     looked = await _look_again(means, proposal, proposal.offer, looking)
     if isinstance(looked, Notice):

@@ -121,6 +121,13 @@ def stop_under_way(stop: Proposal) -> Notice:
     )
 
 
+def already_under_way(first: Proposal) -> Notice:
+    return Notice(
+        f"Not done: the same kind of change of this rollout is not over yet (asked for at {first.created_at:%H:%M:%S} "
+        "UTC). Ask again when it is."
+    )
+
+
 def no_such_proposal(proposal_id: str, found: int) -> Notice:
     if found:
         return Notice(f"Not done: several changes begin with {proposal_id}. Give more characters of the id.")

@@ -40,10 +40,10 @@ def denied_now(decision: Decision) -> Notice:
     return Notice("Nothing was sent: at the last look the policy no longer allows it.", decision.reasons)
 
 
-def superseded(stop: Proposal) -> Notice:
+def superseded(first: Proposal) -> Notice:
     return Notice(
-        f"Not sent (any more): a stop of the same rollout was asked for at {stop.created_at:%H:%M:%S} UTC, and a stop "
-        "goes first. Ask again when it is over."
+        f"Not sent (any more): another change of the same rollout was asked for at {first.created_at:%H:%M:%S} UTC and "
+        "goes first (a stop always does). Ask again when it is over."
     )
 
 

@@ -103,8 +103,9 @@ class Road:
             follow_up = await work
         except StoreUnavailable as error:
             self._means.log.error("work interrupted", key=key, why=str(error))
-        except OutOfTurn:
-            return  # somebody else moved the proposal on meanwhile
+        except OutOfTurn as error:  # somebody else moved the proposal on meanwhile, or it can't move at all
+            self._failures[key] += 1
+            self._means.log.info("out of turn", key=key, failures=self._failures[key], why=str(error))
         except Exception as error:  # the sweep tries again, and gives up after ATTEMPTS
             self._failures[key] += 1
             self._means.log.error("work failed", key=key, failures=self._failures[key], exc_info=error)

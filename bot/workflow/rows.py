@@ -58,7 +58,9 @@ def task_row(task: Task, as_of: datetime) -> tuple[str, ...]:
 def csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
     """The rows as lines that end in CR LF."""
     lines = io.StringIO(newline="")
-    csv.writer(lines, lineterminator="\r\n").writerows([harmless(cell) for cell in row] for row in rows)
+    csv.writer(lines, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(
+        [harmless(cell) for cell in row] for row in rows
+    )
     return lines.getvalue().encode()
 
 

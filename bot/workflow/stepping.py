@@ -11,7 +11,7 @@ from datetime import timedelta
 from bot.audit import EntryName, Fact
 from bot.errors import CloudError, CloudRefused
 from bot.exchange import Post, PostKind
-from bot.model import OPEN_STATES, Notice, Part, Step, StepKind, Touch
+from bot.model import Notice, Part, Step, StepKind, Touch
 from bot.operations import Direction
 from bot.proposals import Accepted, CallAnswer, GivenUp, Proposal
 from bot.workflow import reports
@@ -52,9 +52,15 @@ def done_before(means: Means, proposal: Proposal) -> tuple[StepKind, ...]:
     return tuple(dict.fromkeys(accepted))
 
 
+def is_several(means: Means, proposal: Proposal) -> bool:
+    """Whether the change is about several batches of devices or tasks, which each come to an end of their own."""
+    return sum(step.kind in GOALS for step in steps_of(means, proposal)) > 1
+
+
 def may_go_on(means: Means, proposal: Proposal, answer: CallAnswer, *, code: str = "") -> bool:
     """Whether the change goes on although the step under way came to this: to the next one, or to what was accepted."""
-    return _has_next(means, proposal, answer, code) or bool(accepted_jobs(proposal))
+    has_more_to_tell = proposal.steps_done > 0 and is_several(means, proposal)
+    return _has_next(means, proposal, answer, code) or bool(accepted_jobs(proposal)) or has_more_to_tell
 
 
 def _has_next(means: Means, proposal: Proposal, answer: CallAnswer, code: str) -> bool:
@@ -140,7 +146,7 @@ async def instead_of(means: Means, proposal: Proposal, step: Step, error: CloudR
     if by_device is None or part is None or not is_case or Touch.IN_PROGRESS not in step.touches:
         return ()
     try:
-        tasks = await open_tasks_of(means, step.target, OPEN_STATES, most=MOST_BY_DEVICE)
+        tasks = await open_tasks_of(means, step.target, part.touched_states, most=MOST_BY_DEVICE)
     except CloudError:
         return ()
     assert proposal.called is not None  # noqa: S101 (it has a part)

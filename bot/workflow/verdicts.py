@@ -7,7 +7,7 @@ as moving than one too few.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.model import OPEN_STATES, Counts, JobKind, Notice, Outcome, OutcomeCode, Part, StepKind, TaskState, Touch
 from bot.proposals import CallAnswer, Proposal
@@ -39,36 +39,43 @@ def still_moving(part: Part, counts: Counts | None) -> int | None:
     """How many devices that were asked to stop still move, or None if that is not known.
 
     A device that had been told may begin to report progress although its task was to be cancelled. So where devices in
-    progress were not asked to stop, those beyond the ones that were in progress before (less all that finished since)
-    count as moving.
+    progress were not asked to stop, those beyond the ones that were in progress before count as moving; of these, all
+    that finished since are taken off, and all cancelled ones that this call cannot have named.
     """
     named = part.touched_states
     left = counts.of(named) if counts is not None else None
     if left is None or TaskState.IN_PROGRESS in named:
         return left
-    before = part.counts.by_state.get(TaskState.IN_PROGRESS)
-    ended = [_rise(part.counts, counts, state) for state in (TaskState.SUCCEEDED, TaskState.FAILED)]
+    before, asked = part.counts.by_state.get(TaskState.IN_PROGRESS), part.counts.of(named)
+    cancelled, *ended = (_rise(part.counts, counts, state) for state in _RISING)
     now = counts.by_state.get(TaskState.IN_PROGRESS) if counts is not None else None
-    if before is None or now is None or None in ended:
-        return left
-    return left + max(0, now - max(0, before - sum(each or 0 for each in ended)))
+    if before is None or now is None or asked is None or cancelled is None or None in ended:
+        return None
+    gone = sum(each or 0 for each in ended) + max(0, cancelled - asked)
+    return left + max(0, now - max(0, before - gone))
 
 
 def judge_stop(proposal: Proposal, *, seen: Collection[str], follow_seconds: float) -> Outcome:
     """How a stop ended; `seen` are the batches whose last counts are of now."""
     parts = proposal.called.parts if proposal.called is not None else ()
-    followed = accepted_jobs(proposal)
+    left_out = proposal.called.left_out if proposal.called is not None else 0
+    accepted = accepted_jobs(proposal)
     verdicts = [
         _judge(proposal, part, is_seen=part.job.job_id in seen)
-        if part.job.job_id in followed
-        else _not_accepted(proposal, part)
+        if part.job.job_id in accepted
+        else _not_accepted(proposal, part, is_seen=part.job.job_id in seen)
         for part in parts
     ]
-    if len(verdicts) == 1 and verdicts[0].code is OutcomeCode.UNKNOWN_OUTCOME:
+    if len(verdicts) == 1 and verdicts[0].code is OutcomeCode.UNKNOWN_OUTCOME and accepted:
         return Outcome(OutcomeCode.UNKNOWN_OUTCOME, _never_seen(follow_seconds))
-    sums = [_sum([getattr(each, name) for each in verdicts]) for name in ("stopped", "finished", "failed", "moving")]
+    # Devices of a batch that refused were never asked, so they are no part of these sums.
+    asked = [each for each in verdicts if each.code not in (OutcomeCode.REFUSED_BY_CLOUD, OutcomeCode.NOT_DONE)]
+    sums = [_sum([getattr(each, name) for each in asked]) for name in ("stopped", "finished", "failed", "moving")]
     code = _together([each.code for each in verdicts])
-    return Outcome(code, _final(proposal, verdicts, code, *sums), *sums)
+    if left_out and code is OutcomeCode.STOPPED:
+        code = OutcomeCode.PARTLY_STOPPED
+    stopped, finished, failed, moving = sums if asked else [None] * 4
+    return Outcome(code, _final(proposal, verdicts, asked, code), stopped, finished, failed, moving)
 
 
 def _judge(proposal: Proposal, part: Part, *, is_seen: bool) -> Verdict:
@@ -104,33 +111,50 @@ def strategy_stands(proposal: Proposal, part: Part) -> bool:
     return False
 
 
-def _not_accepted(proposal: Proposal, part: Part) -> Verdict:
-    """What came of the batch's last step, where none was accepted that devices would follow."""
+def _not_accepted(proposal: Proposal, part: Part, *, is_seen: bool) -> Verdict:
+    """What came of the batch's last step, where none was accepted. Where its answer was lost, its devices tell."""
     calls = [call for call in proposal.calls if call.intent.step.target.job == part.job.job_id]
-    answer = calls[-1].answer if calls else None
+    answers = {call.answer for call in calls}
     why = (calls[-1].detail or "") if calls else "not sent"
-    code = {
-        CallAnswer.REFUSED: OutcomeCode.REFUSED_BY_CLOUD,
-        CallAnswer.LOST: OutcomeCode.UNKNOWN_OUTCOME,
-    }.get(answer or CallAnswer.NOT_SENT, OutcomeCode.NOT_DONE)
+    if CallAnswer.LOST in answers:
+        seen = _judge(proposal, part, is_seen=is_seen)
+        code = OutcomeCode.UNKNOWN_OUTCOME
+        if seen.code is OutcomeCode.STOPPED:
+            code = OutcomeCode.GOAL_REACHED_UNCONFIRMED
+        return replace(seen, code=code, why="no answer came to its call")
+    code = OutcomeCode.REFUSED_BY_CLOUD if CallAnswer.REFUSED in answers else OutcomeCode.NOT_DONE
     return Verdict(part, code, why=why)
 
 
 def _together(codes: Sequence[OutcomeCode]) -> OutcomeCode:
     """One code for several batches: the same for all, or partly stopped if any device was reached."""
     kinds = set(codes)
-    if len(kinds) == 1:
-        return next(iter(kinds))
+    if len(kinds) == 1 and (only := codes[0]) is not OutcomeCode.GOAL_REACHED_UNCONFIRMED:
+        return only
     if kinds & {OutcomeCode.STOPPED, OutcomeCode.PARTLY_STOPPED}:
         return OutcomeCode.PARTLY_STOPPED
     return OutcomeCode.NOT_STOPPED if OutcomeCode.NOT_STOPPED in kinds else OutcomeCode.UNKNOWN_OUTCOME
 
 
 def _sum(numbers: Sequence[int | None]) -> int | None:
+    """None if any of them is not known: a sum of some would be too small."""
     known = [each for each in numbers if each is not None]
-    return sum(known) if known else None
+    return sum(known) if len(known) == len(numbers) else None
 
 
+def _said(numbers: Sequence[int | None]) -> str:
+    """Their sum; where some are not known, the least that it can be."""
+    known = [each for each in numbers if each is not None]
+    if not known:
+        return "unknown"
+    return f"{sum(known):,}" if len(known) == len(numbers) else f"at least {sum(known):,}"
+
+
+_NOTHING_ASKED = {
+    OutcomeCode.REFUSED_BY_CLOUD: "The cloud refused all of it.",
+    OutcomeCode.NOT_DONE: "Not done: no call of it could be made.",
+}
+_WELL = (OutcomeCode.STOPPED, OutcomeCode.PARTLY_STOPPED, OutcomeCode.GOAL_REACHED_UNCONFIRMED)
 _HEADS = {
     OutcomeCode.STOPPED: "S",
     OutcomeCode.PARTLY_STOPPED: "Partly stopped: s",
@@ -139,24 +163,29 @@ _HEADS = {
 }
 
 
-def _final(
-    proposal: Proposal,
-    verdicts: Sequence[Verdict],
-    code: OutcomeCode,
-    stopped: int | None,
-    finished: int | None,
-    failed: int | None,
-    moving: int | None,
-) -> Notice:
-    left = "none" if moving == 0 else number(moving)
+def _final(proposal: Proposal, verdicts: Sequence[Verdict], asked: Sequence[Verdict], code: OutcomeCode) -> Notice:
+    """`asked` are the batches whose devices were asked to stop, or may have been."""
+    if not asked:
+        text = _NOTHING_ASKED.get(code, "Not done: part of it was refused, and nothing of it accepted.")
+        return Notice(text, (*(_one_line(each) for each in verdicts), *_resume(proposal, is_needed=True)))
+    moving = _said([each.moving for each in asked])
     text = (
-        f"{_HEADS.get(code, 'Not stopped: s')}topped {number(stopped)}, finished anyway {number(finished)}, "
-        f"failed {number(failed)}; of those asked to stop{_or_matched(verdicts)}, {left} still moving."
+        f"{_HEADS.get(code, 'Not stopped: s')}topped {_said([each.stopped for each in asked])}, finished anyway "
+        f"{_said([each.finished for each in asked])}, failed {_said([each.failed for each in asked])}; of those asked "
+        f"to stop{_or_matched(verdicts)}, {'none' if moving == '0' else moving} still moving."
     )
     lines = [line for each in verdicts for line in _verdict_lines(each, is_one_of_many=len(verdicts) > 1)]
     if len(verdicts) > JOBS_SHOWN:
         lines = [*lines[:JOBS_SHOWN], f"… and {len(verdicts) - JOBS_SHOWN} more rollouts"]
-    return Notice(text, (*lines, *_next_steps(proposal, verdicts)))
+    left_out = proposal.called.left_out if proposal.called is not None else 0
+    if left_out:
+        lines.append(f"{left_out:,} more rollouts of it run and were left out.")
+    is_needed = bool(left_out) or any(each.code not in _WELL for each in verdicts if len(verdicts) > 1)
+    return Notice(text, (*lines, *_next_steps(proposal, verdicts), *_resume(proposal, is_needed=is_needed)))
+
+
+def _resume(proposal: Proposal, *, is_needed: bool) -> list[str]:
+    return [f"What is left can be asked for with /ota resume {proposal.proposal_id[:8]}"] if is_needed else []
 
 
 def _or_matched(verdicts: Sequence[Verdict]) -> str:
@@ -194,6 +223,7 @@ def _one_line(verdict: Verdict) -> str:
     told += [f"{verdict.spared:,} were not asked"] if verdict.spared else []
     told += [f"{verdict.matched:,} matched since"] if verdict.matched else []
     told += ["its strategy still matches devices"] if verdict.has_strategy else []
+    told += [verdict.why] if verdict.why else []
     return f"• {job}, {code}: {', '.join(told)}"
 
 
@@ -254,6 +284,11 @@ def judge_rate(proposal: Proposal, *, now: int | None, is_seen: bool) -> Outcome
 def judge_retry(proposal: Proposal, *, running: int | None, asked: int, now: Counts | None) -> Outcome:
     """How running tasks again ended: `running` of the `asked` ones have left their old state."""
     resume = _resume_lines(proposal)
+    if not asked:
+        answers = {call.answer for call in proposal.calls}
+        code = OutcomeCode.REFUSED_BY_CLOUD if CallAnswer.REFUSED in answers else OutcomeCode.NOT_DONE
+        code = OutcomeCode.UNKNOWN_OUTCOME if CallAnswer.LOST in answers else code
+        return Outcome(code, Notice("The cloud accepted nothing of it, as far as it told.", resume))
     if running is None or now is None:
         text = f"The cloud accepted to run {asked:,} tasks again, but it did not tell whether they do."
         return Outcome(
@@ -279,9 +314,9 @@ def _resume_lines(proposal: Proposal) -> tuple[str, ...]:
             why = f": {call.detail}" if call is not None and call.detail else ""
             lines.append(f"Batch {position + 1} ({names(step.devices)}): {said}{why}")
     left_out = proposal.called.left_out if proposal.called is not None else 0
-    if lines or left_out:
-        lines.append(f"What is left can be asked for with /ota resume {proposal.proposal_id[:8]}")
-    return tuple(lines[:JOBS_SHOWN])
+    more = len(lines) - JOBS_SHOWN
+    lines = [*lines[:JOBS_SHOWN], f"… and {more} more batches"] if more > 0 else lines
+    return (*lines, *_resume(proposal, is_needed=bool(lines or left_out)))
 
 
 def _rise(before: Counts | None, after: Counts | None, state: TaskState) -> int | None:
