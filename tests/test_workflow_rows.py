@@ -56,8 +56,8 @@ def test_a_time_that_is_not_known_is_left_empty() -> None:
     assert (row[7], row[8]) == ("", "")
 
 
-def test_lines_end_as_the_standard_says_and_cells_with_commas_are_quoted() -> None:
-    assert csv_lines([("a", "b,c", 'd"e')]) == b'a,"b,c","d""e"\r\n'
+def test_lines_end_as_the_standard_says_and_every_cell_is_quoted_whatever_separates_them_where_it_is_read() -> None:
+    assert csv_lines([("a", "b,c", 'd"e', "f;=g")]) == b'"a","b,c","d""e","f;=g"\r\n'
 
 
 def test_excel_and_scripts_read_the_same_cells() -> None:
