@@ -67,7 +67,9 @@ class PeopleUnavailable(OtabrakeError):
 
 
 class CloudError(OtabrakeError):
-    """The cloud did not say yes."""
+    """The cloud did not say yes. `about` is the one device that it concerns, where several were asked about."""
+
+    about: str = ""
 
 
 class CloudRefused(CloudError):

@@ -382,7 +382,7 @@ def test_progress_says_state_numbers_share_as_of_and_until_when() -> None:
     shown = views.progress(FOLLOWED, CANCEL)
     for text in (
         "watching the devices: Cancel 7glPHmaDYLAYMD1HHutT02 on prod-shanghai.",
-        "94 % of ≈212 asked to stop no longer move; 12 still do.",
+        "94 % of ≈212 asked to stop no longer move; up to 12 still do.",
         "queued 212 → 12 · cancelled 0 → 200",
         f"As of <!date^{as_of}^{{time_secs}}|03:12:00 UTC>.",
         f"I watch until <!date^{int(until.timestamp())}^{{time_secs}}|03:27:00 UTC> at the latest.",
@@ -396,7 +396,7 @@ def test_progress_is_never_rounded_up_to_all() -> None:
         called=preview(counts=counts(QUEUED=100_000)),
         progress={TARGET.job: counts(QUEUED=1, CANCELED=99_999)},
     )
-    assert "99 % of ≈100,000 asked to stop no longer move; 1 still do." in views.progress(almost, CANCEL).text
+    assert "99 % of ≈100,000 asked to stop no longer move; up to 1 still do." in views.progress(almost, CANCEL).text
 
 
 @pytest.mark.parametrize("before", [counts(QUEUED=None), counts(QUEUED=5)])

@@ -27,6 +27,7 @@ from bot.model import (
 from bot.ops import KNOWN
 from bot.policy.load import load
 from bot.proposals import CallAnswer, State
+from bot.workflow.looking import MOST_PARTS
 from tests.conftest import Clock
 from tests.values import TARGET, delivery, job
 from tests.world import RULES, World, living_world, outcome
@@ -556,3 +557,21 @@ async def test_a_resumed_firmware_halt_names_what_is_running_now(world: World) -
     assert again is not None
     assert (again.reason, again.resumes) == ("now we may", first.proposal_id)
     assert again.state is State.OFFERED
+
+
+async def test_resuming_the_halt_of_a_firmware_goes_on_with_the_rollouts_that_were_left_out(world: World) -> None:
+    world.cloud.packages = [Firmware("fw-421", "gateway-fw", "a1Gateway01", "4.2.1")]
+    for number in range(MOST_PARTS + 3):
+        name = f"more-{number:02}"
+        world.cloud.others[name] = (job(job_id=name), numbers(QUEUED=1))
+    await world.ask("firmware.halt", job="", firmware="4.2.1")
+    first = await world.click()
+    assert outcome(first) is OutcomeCode.PARTLY_STOPPED
+    assert "4 more rollouts of it run and were left out." in await world.said(PostKind.BROADCAST)
+    before = {sent.step.target.job for sent in world.cloud.sent}
+    world.clock.pass_by(1)
+    again = await world.types(Resume(first.proposal_id[:8]))
+    assert again is not None
+    assert again.offer is not None
+    offered = {part.job.job_id for part in again.offer.preview.parts}
+    assert {TARGET.job, *world.cloud.others} - before <= offered

@@ -97,7 +97,7 @@ def explain(error: Exception, target: Target, instance: Instance | None) -> Noti
         said = f"{code}: {message}" if message else code or type(error).__name__
         lines = ("Look the code up in Alibaba Cloud's documents, or open a ticket there with the RequestId.",)
         return Notice(f"Alibaba Cloud refused ({said}).", lines, reference=reference)
-    facts = {**_facts(error, instance), **_names(target), "code": code, "message": message}
+    facts = {**_facts(error, instance), **_names(target, getattr(error, "about", "")), "code": code, "message": message}
     quoted = (f"Alibaba Cloud says: {code}: {message}",) if _is_quotable(meaning, code, message) else ()
     return Notice(
         meaning.happened.format_map(facts),
@@ -126,9 +126,9 @@ def _meaning_of(error: Exception, code: str) -> Meaning | None:
     return _MEANINGS.get(name) or next((meaning for start, meaning in _BEGINNINGS if name.startswith(start)), None)
 
 
-def _names(target: Target) -> dict[str, str]:
+def _names(target: Target, about: str = "") -> dict[str, str]:
     """What the call was about, in words that read right whatever of it is known."""
-    devices = target.name if target.devices else ""
+    devices = about or (target.name if target.devices else "")
     job, firmware, product, devices = (
         plain_text(part)[:_MAX_NAME_CHARACTERS] for part in (target.job, target.firmware, target.product, devices)
     )

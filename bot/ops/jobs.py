@@ -132,7 +132,7 @@ CANCEL = Operation(
     kind=Kind.CHANGE,
     usage=f"cancel <job> [on <instance>] {STOP_FLAGS} {REST}",
     help="Stop the tasks of a rollout. With no flags: queued, notified and unconfirmed ones, and scheduled ones while "
-    "the rollout is planned; never devices in progress.",
+    "the rollout is planned; never devices in progress. With flags: only those that are named.",
     examples=(
         "cancel 7glPHmaDYLAYMD1HHutT02 because 4.2.1 bricks gateways",
         "cancel 7glPHmaDYLAYMD1HHutT02 on prod-shanghai --queued",
@@ -147,7 +147,8 @@ HALT = Operation(
     verb="halt",
     kind=Kind.CHANGE,
     usage=f"halt <job> [on <instance>] {STOP_FLAGS} {REST}",
-    help="Stop a rollout for good: first the strategy of a dynamic batch, which matches new devices, then its tasks.",
+    help="Stop a rollout for good: first the strategy of a dynamic batch, which matches new devices, then its tasks "
+    "(with flags: only those that are named).",
     examples=("halt 7glPHmaDYLAYMD1HHutT02 because 4.2.1 bricks gateways",),
     params=STOP_PARAMS,
     touches=stop_touches,

@@ -68,6 +68,8 @@ def _read(words: Sequence[str], reason: str | None, operations: Operations) -> A
     if found is None:
         raise misread.unknown_verb(_with_reason(bare, reason), operations)
     operation, length = found
+    if [word.lstrip("-—–").casefold() for word in words[length:]] == [HELP]:
+        return help_on(operation)
     turned = misread.misspelt_verb(_with_reason(bare, reason), operations) if length == 1 and len(bare) > 2 else None
     if turned is not None:
         raise turned
@@ -83,6 +85,8 @@ def _help(words: Sequence[str], operations: Operations) -> Notice:
         return help_text(operations.by_name.values())
     if words[0].casefold() == RESUME:
         return misread.help_on_resume()
+    if words[0].casefold() == HELP:
+        return help_text(operations.by_name.values())
     found = operations.starting(words)
     if found is None:
         raise misread.unknown_verb(words, operations)

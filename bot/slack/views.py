@@ -85,8 +85,9 @@ def _facts(proposal: Proposal, offer: Offer, operation: Operation) -> tuple[str,
 
 def _what(preview: Preview) -> tuple[str, ...]:
     """Which rollouts it is about."""
-    lines = [job_line(part.job) for part in preview.parts[:1]]
-    if len(preview.parts) > 1:
+    is_one = len(preview.parts) == 1
+    lines = [job_line(part.job, is_kind_told=is_one) for part in preview.parts[:1]]
+    if not is_one:
         lines.append(f"{len(preview.parts):,} rollouts")
     return tuple(lines)
 

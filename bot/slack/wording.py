@@ -146,7 +146,8 @@ def share_line(proposal: Proposal) -> str:
     if not known_asked:
         return f"Of those asked to stop, {number(known_moving)} still move."
     share = 100 * max(0, known_asked - known_moving) // known_asked
-    return f"{share} % of ≈{known_asked:,} asked to stop no longer move; {known_moving:,} still do."
+    left = f"up to {known_moving:,} still do" if known_moving else "none still does"
+    return f"{share} % of ≈{known_asked:,} asked to stop no longer move; {left}."
 
 
 def _sum(numbers: list[int | None]) -> int | None:

@@ -163,7 +163,9 @@ def effect_lines(part: Part) -> tuple[str, ...]:
         lines.append(f"May finish anyway: {_each(counts, [TaskState.IN_PROGRESS])} (asked to stop mid-way)")
     left = [state for state in OPEN_STATES if state not in touched and counts.by_state.get(state) != 0]
     if left:
-        lines.append(f"Not asked to stop: {_each(counts, left)}")
+        starting = [state for state in left if state is not TaskState.IN_PROGRESS]
+        warning = " – these still start, for only what is named is stopped" if starting else ""
+        lines.append(f"Not asked to stop: {_each(counts, left)}{warning}")
     if not part.tasks:
         lines.append(f"Out of reach: {_each(counts, (TaskState.SUCCEEDED, TaskState.FAILED))}")
     return tuple(lines)

@@ -7,6 +7,7 @@ left open is asked back with buttons.
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Sequence
 
 from bot.errors import CloudError, CloudRefused
@@ -119,7 +120,13 @@ async def _elsewhere(
     name = ask.on("").name
     if elsewhere:
         return TurnedDown(refusals.which_instance(name, elsewhere), why="another instance", picks=elsewhere)
-    notice = refusals.nowhere(name, means.operations[ask.operation].subject, sorted({*likely, *readable}))
+    names = sorted({*likely, *readable})
+    found = await means.found.fetch_found_jobs(names) if ask.job else ()
+    by_folded = {each.job.job_id.casefold(): each.job.job_id for each in found}
+    near = difflib.get_close_matches(ask.job.casefold(), by_folded, n=1, cutoff=0.8)
+    notice = refusals.nowhere(
+        name, means.operations[ask.operation].subject, names, near=by_folded[near[0]] if near else None
+    )
     return TurnedDown(notice, why="no such job")
 
 

@@ -35,11 +35,13 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How to look: for which purpose, what the offer said, and which tasks are not to be named again."""
+    """How to look: for which purpose, what the offer said, which tasks are not to be named again, and which batches
+    (`jobs_done`) were stopped before and so come last."""
 
     purpose: Purpose = Purpose.PREVIEW
     known: Preview | None = None
     done: frozenset[str] = frozenset()
+    jobs_done: frozenset[str] = frozenset()
 
 
 async def look(
@@ -113,7 +115,7 @@ async def _look_at_firmware(means: Means, operation: Operation, params: Params, 
     # What was confirmed comes first, also if the list has lost it meanwhile; what is over shows by itself.
     running = [now.get(job_id, job) for job_id, job in offered.items()]
     fresh = [job for job in listed if job.state in RUNNING and job.job_id not in offered]
-    running += sorted(fresh, key=_urgency)
+    running += sorted(fresh, key=lambda job: (job.job_id in sight.jobs_done, *_urgency(job)))
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def look_at(job: Job) -> tuple[Part, bool]:
@@ -154,12 +156,7 @@ async def _look_at_listed(
 
 async def _look_at_devices(means: Means, operation: Operation, params: Params, target: Target, sight: Sight) -> Looked:
     """The open tasks of the named devices, by batch."""
-    found = await asyncio.gather(
-        *(
-            means.reads.fetch_open_tasks(target.instance, target.product, device, purpose=sight.purpose)
-            for device in target.devices
-        )
-    )
+    found = await asyncio.gather(*(_open_tasks(means, target, device, sight) for device in target.devices))
     by_job: dict[str, list[Task]] = defaultdict(list)
     for task in (task for tasks in found for task in tasks if task.task_id not in sight.done):
         by_job[task.job_id].append(task)
@@ -169,6 +166,14 @@ async def _look_at_devices(means: Means, operation: Operation, params: Params, t
         for job, tasks in zip(jobs, by_job.values(), strict=True)
     ]
     return Looked(Preview(target, tuple(sorted(parts, key=_stake))))
+
+
+async def _open_tasks(means: Means, target: Target, device: str, sight: Sight) -> tuple[Task, ...]:
+    try:
+        return await means.reads.fetch_open_tasks(target.instance, target.product, device, purpose=sight.purpose)
+    except CloudError as error:
+        error.about = device
+        raise
 
 
 async def _job_of(means: Means, target: Target, task: Task, sight: Sight) -> Job:

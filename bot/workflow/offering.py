@@ -16,6 +16,7 @@ from bot.workflow.figures import OVER, rates
 from bot.workflow.finding import NO_SUCH_JOB
 from bot.workflow.looking import Looked, Sight, look
 from bot.workflow.means import Means, decide_on, move, private, showing
+from bot.workflow.stepping import accepted_jobs
 
 
 class _EndsAs(OtabrakeError):
@@ -90,14 +91,16 @@ async def _person_and_target(means: Means, proposal: Proposal) -> tuple[Actor, P
 async def _look_without_done(means: Means, proposal: Proposal) -> Looked:
     """The target, without the tasks that the proposal which is resumed has named already, whatever came of them."""
     done: frozenset[str] = frozenset()
+    jobs_done: frozenset[str] = frozenset()
     before = proposal
     while before.resumes is not None:
         found = await means.store.fetch_proposal(before.resumes)
         if found is None:
             break
         done, before = done | tasks_named(found), found
+        jobs_done |= accepted_jobs(found)
     operation = means.operations[proposal.operation]
-    return await look(means, operation, proposal.params, proposal.target, sight=Sight(done=done))
+    return await look(means, operation, proposal.params, proposal.target, sight=Sight(done=done, jobs_done=jobs_done))
 
 
 def tasks_named(proposal: Proposal) -> frozenset[str]:

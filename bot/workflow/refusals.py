@@ -87,13 +87,15 @@ def no_such_firmware(word: str, instances: Iterable[str]) -> Notice:
     )
 
 
-def nowhere(name: str, subject: Subject, instances: Iterable[str]) -> Notice:
+def nowhere(name: str, subject: Subject, instances: Iterable[str], *, near: str | None = None) -> Notice:
     """What was named is on no instance that this person may look at."""
     if subject is Subject.FIRMWARE:
         return no_such_firmware(name, instances)
     places = " or ".join(instances)
     if subject is Subject.DEVICES:
-        return Notice(f"Not done: {places} has no device {name} of that product. Check product key and device name.")
+        return Notice(f"Not done: there is no device {name} of that product on {places}. Check product key and name.")
+    if near is not None:
+        return Notice(f"Not done: there is no job {name} on {places}. Did you mean {near}?")
     return Notice(
         f"Not done: there is no job {name} on {places}. Copy its id again from the console, or see: /ota jobs"
     )

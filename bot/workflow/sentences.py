@@ -55,6 +55,8 @@ def tasks_follow(preview: Preview, states: Sequence[TaskState]) -> Notice:
 
 def dry_run(preview: Preview, operation: Operation, params: Params, decision: Decision) -> Notice:
     verdict = "the policy allows it" if decision.is_allowed else "the policy denies it"
+    if decision.is_allowed and decision.requirements.reason:
+        verdict += ", with a reason"
     lines = (
         *preview_lines(preview, operation, params),
         *decision.reasons,

@@ -151,7 +151,7 @@ def _said(numbers: Sequence[int | None]) -> str:
 
 
 _NOTHING_ASKED = {
-    OutcomeCode.REFUSED_BY_CLOUD: "The cloud refused all of it.",
+    OutcomeCode.REFUSED_BY_CLOUD: "The cloud accepted nothing of it, and refused what it was asked for.",
     OutcomeCode.NOT_DONE: "Not done: no call of it could be made.",
 }
 _WELL = (OutcomeCode.STOPPED, OutcomeCode.PARTLY_STOPPED, OutcomeCode.GOAL_REACHED_UNCONFIRMED)
@@ -220,7 +220,7 @@ def _one_line(verdict: Verdict) -> str:
         f"{number(verdict.failed)} failed",
         f"{number(verdict.moving)} still moving",
     ]
-    told += [f"{verdict.spared:,} were not asked"] if verdict.spared else []
+    told += [f"{verdict.spared:,} were not asked (some of those that finished or failed)"] if verdict.spared else []
     told += [f"{verdict.matched:,} matched since"] if verdict.matched else []
     told += ["its strategy still matches devices"] if verdict.has_strategy else []
     told += [verdict.why] if verdict.why else []
@@ -246,7 +246,7 @@ def _next_steps(proposal: Proposal, verdicts: Sequence[Verdict]) -> list[str]:
             lines.append(f"Some devices still move{_although(each)}. Look again: /ota status {job.job_id}")
     if any(each.finished for each in verdicts):
         lines.append("Devices on the new version stay on it: ship them a higher version.")
-    if not lines and len(verdicts) == 1 and verdicts[0].stopped:
+    if not lines and len(verdicts) == 1 and verdicts[0].stopped and not verdicts[0].part.tasks:
         job_id = verdicts[0].part.job.job_id
         lines.append(f"To let the stopped devices go on later: /ota retry {job_id} --cancelled because …")
     return list(dict.fromkeys(lines))
