@@ -60,7 +60,7 @@ def about_progress(desk: Desk) -> list[str]:
 async def test_card_buttons_and_progress_are_each_one_message_that_is_made_true(desk: Desk) -> None:
     first = await desk.keep(FOLLOWED)
     await desk.owe(CARD, BUTTONS, PROGRESS)
-    assert "25 % of ≈200 asked to stop no longer move; 150 still do." in about_progress(desk)[0]
+    assert "25 % of ≈200 asked to stop no longer move; up to 150 still do." in about_progress(desk)[0]
     await moved(desk, first, **ended())
     await desk.owe(CARD, BUTTONS, PROGRESS)
     card, buttons, progress = (one.text for one in desk.thread())
