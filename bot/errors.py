@@ -5,6 +5,7 @@
     ├── DependencyAbsent          the database did not answer in time                    (exit code 3)
     ├── PolicyInvalid             a policy that cannot be loaded: every complaint with its file:line
     ├── OutOfTurn                 an answer that the proposal's state does not admit
+    ├── LeaseLost                 somebody else works on this now: nothing was sent
     ├── StoreUnavailable          the database cannot be read or written now
     ├── Unidentified              this person may not use the bot (guest, bot, outsider, deactivated)
     ├── PeopleUnavailable         Slack did not tell us who this is: refuse, and say that
@@ -48,6 +49,10 @@ class PolicyInvalid(OtabrakeError):
 
 class OutOfTurn(OtabrakeError):
     """The proposal is in a state in which this answer has no meaning."""
+
+
+class LeaseLost(OtabrakeError):
+    """This process was away for so long that another may have taken its work over; it must not go on with it."""
 
 
 class StoreUnavailable(OtabrakeError):

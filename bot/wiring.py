@@ -46,6 +46,7 @@ from bot.slack.people import SlackPeople
 from bot.starting import SLACK_SECONDS, check_app_token, migrated, web_client, who_we_are
 from bot.storage.database import Database, open_database
 from bot.storage.found import SqlFound
+from bot.storage.leases import SqlLeases, new_owner
 from bot.storage.migrations import revision
 from bot.storage.readings import SqlReadings
 from bot.storage.slots import SqlSlots
@@ -152,7 +153,8 @@ async def running(
         )
         client = web_client(settings.slack_bot_token, settings, session)
         identity = await who_we_are(client, settings, log)
-        store = SqlStore(database, clock=clock)
+        owner = new_owner()
+        store, leases = SqlStore(database, clock=clock, owner=owner), SqlLeases(database, owner=owner)
         found, readings = SqlFound(database), SqlReadings(database, clock=clock)
         http = await stack.enter_async_context(open_http())
         instances = policy.instances if policy is not None else {}
@@ -172,6 +174,7 @@ async def running(
             client,
             session,
             store=store,
+            leases=leases,
             operations=OPERATIONS,
             attachments=Attachments(
                 client, session, reads=cloud, readings=readings, words=cloud, clock=clock, sleep=sleep, draw=draw
@@ -189,6 +192,7 @@ async def running(
         )
         means = Means(
             store=store,
+            leases=leases,
             readings=readings,
             found=found,
             reads=cloud,

@@ -150,6 +150,11 @@ def empty_database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+async def lapse(database: Database) -> None:
+    """All leases have lapsed: whoever held them is gone."""
+    await database.run(lambda connection: connection.execute(text("UPDATE leases SET until = 1")) and None)
+
+
 @pytest.fixture
 async def database(any_database_url: str) -> AsyncIterator[Database]:
     opened = open_database(any_database_url)

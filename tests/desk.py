@@ -29,7 +29,8 @@ from bot.sandbox.workspace import Message, load_workspace
 from bot.server import served
 from bot.slack.attachments import Attachments
 from bot.slack.notifier import SlackNotifier
-from bot.storage.database import open_database
+from bot.storage.database import Database, open_database
+from bot.storage.leases import SqlLeases
 from bot.storage.migrations import upgrade
 from bot.storage.store import SqlStore
 from tests.conftest import Clock
@@ -168,13 +169,14 @@ async def open_desk(clock: Clock, folder: Path, *, scopes: frozenset[str] = DEFA
     await upgrade(database)
     async with served(app) as port, aiohttp.ClientSession() as session:
         client = AsyncWebClient("xoxb-1", base_url=f"http://127.0.0.1:{port}/api/", session=session, retry_handlers=[])
-        yield _desk(clock, app.state.slack, client, session, SqlStore(database, clock=clock))
+        yield _desk(clock, app.state.slack, client, session, database)
     await database.close()
 
 
 def _desk(
-    clock: Clock, slack: FakeSlack, client: AsyncWebClient, session: aiohttp.ClientSession, store: SqlStore
+    clock: Clock, slack: FakeSlack, client: AsyncWebClient, session: aiohttp.ClientSession, database: Database
 ) -> Desk:
+    store = SqlStore(database, clock=clock)
     listing, seen = Listing(clock), Seen()
     unshown: list[str] = []
     instances: dict[str, Instance] = {}
@@ -192,6 +194,7 @@ def _desk(
         client,
         session,
         store=store,
+        leases=SqlLeases(database, owner="this process"),
         operations=KNOWN,
         attachments=attachments,
         instance=instances.get,

@@ -160,7 +160,7 @@ async def test_old_proposals_are_found_by_their_batch_and_by_their_target(store:
 
 async def test_old_deliveries_and_posts_are_read_back(store: SqlStore) -> None:
     clicked = Delivery("d-click", "click:1", REPLY_TO, AT, Click(Choice.CONFIRM, "1" * 32))
-    assert set(await store.fetch_open_deliveries()) == {delivery(), clicked}
+    assert {found for _, found in await store.claim_deliveries()} == {delivery(), clicked}
     owed = [each.post for each in await store.fetch_owed()]
     shown = Part(job(), counts(QUEUED=212, NOTIFIED=30, IN_PROGRESS=12, SUCCEEDED=146), STOPPABLE)
     assert owed == [

@@ -534,7 +534,7 @@ async def test_a_delivery_that_always_fails_is_answered(world: World) -> None:
             await road.sweep_once()
         await road.drain()
     assert "Something broke inside otabrake" in await world.said(PostKind.REPLY)
-    assert await world.store.fetch_open_deliveries() == ()
+    assert await world.found_open() == []
 
 
 async def test_a_database_that_goes_away_during_work_is_waited_for(world: World) -> None:

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import text
 
 from bot.errors import CloudError, CloudRefused
-from bot.exchange import Ask, Choice, Click, PostKind
+from bot.exchange import Ask, Choice, Click, Delivery, PostKind
 from bot.model import (
     OPEN_STATES,
     Actor,
@@ -37,12 +37,13 @@ from bot.ports import TASKS_A_PAGE, Person, Purpose
 from bot.proposals import Proposal
 from bot.storage.database import Database, open_database
 from bot.storage.found import SqlFound
+from bot.storage.leases import SqlLeases
 from bot.storage.migrations import upgrade
 from bot.storage.readings import SqlReadings
 from bot.storage.store import SqlStore
 from bot.workflow.means import Means, Timings
 from bot.workflow.road import Road
-from tests.conftest import Clock
+from tests.conftest import Clock, lapse
 from tests.values import TARGET, delivery, intent, job
 
 RULES = """
@@ -157,7 +158,7 @@ class Cloud:
             deadline=self.clock() + timedelta(seconds=10),
         )
 
-    async def send(self, intent: Intent) -> Receipt:
+    async def send(self, intent: Intent, *, is_held: Callable[[], bool] = lambda: True) -> Receipt:
         self.sent.append(intent)
         self.on_send()
         if self.answers:
@@ -286,6 +287,11 @@ class World:
         found = await self.database.read(lambda connection: connection.scalar(statement))
         return await self.store.fetch_proposal(found) if found else None
 
+    async def found_open(self) -> list[Delivery]:
+        """The deliveries that another process would find to answer."""
+        await lapse(self.database)
+        return [found for _, found in await self.store.claim_deliveries()]
+
     async def said(self, *kinds: PostKind) -> str:
         owed = [each.post for each in await self.store.fetch_owed()]
         notices = [post.notice for post in owed if post.notice and (not kinds or post.kind in kinds)]
@@ -308,6 +314,7 @@ async def living_world(clock: Clock, url: str) -> AsyncIterator[World]:
     ids = iter(f"{number:032x}" for number in range(1, 1000))
     means = Means(
         store=store,
+        leases=SqlLeases(database, owner="world"),
         readings=SqlReadings(database, clock=clock),
         found=SqlFound(database),
         reads=cloud,

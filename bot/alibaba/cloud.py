@@ -20,7 +20,7 @@ from bot.alibaba.changes import Change, change_of
 from bot.alibaba.iot import Iot, Stamp
 from bot.alibaba.key_sources import KeySource
 from bot.alibaba.reads import Reads
-from bot.errors import CloudRefused
+from bot.errors import CloudRefused, LeaseLost
 from bot.model import Instance, Intent, Notice, Receipt, Step, Target
 
 CHANGE_SECONDS = 10.0
@@ -81,11 +81,11 @@ class Cloud(Reads):
         self._keep(intent.nonce, _Prepared(iot, place))
         return intent
 
-    async def send(self, intent: Intent) -> Receipt:
+    async def send(self, intent: Intent, *, is_held: Callable[[], bool] = lambda: True) -> Receipt:
         """An intent whose deadline is over (one that is sent again) gets the full time once more."""
         prepared = self._prepared.pop(intent.nonce, None)
         try:
-            return await self._send(intent, prepared)
+            return await self._send(intent, prepared, is_held)
         finally:
             if prepared is not None:
                 prepared.place.drop()
@@ -107,7 +107,7 @@ class Cloud(Reads):
         if (task := asyncio.current_task()) is not None:
             task.add_done_callback(give_back)
 
-    async def _send(self, intent: Intent, prepared: _Prepared | None) -> Receipt:
+    async def _send(self, intent: Intent, prepared: _Prepared | None, is_held: Callable[[], bool]) -> Receipt:
         instance, change = self._access.instance(intent.step.target.instance), change_of(intent.step)
         left = (intent.deadline - self._access.now()).total_seconds()
         seconds = left if _TOO_LATE_SECONDS < left <= CHANGE_SECONDS else CHANGE_SECONDS
@@ -117,6 +117,8 @@ class Cloud(Reads):
         until = loop.time() + seconds
 
         async def make() -> Receipt:
+            if not is_held():
+                raise LeaseLost("another process may have sent it")
             # What the wait for a slot took is no longer there for the call.
             return await iot.make(change, stamp=stamp, timeout_seconds=max(_TOO_LATE_SECONDS, until - loop.time()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -113,11 +113,11 @@ class CloudChanges(Protocol):
         """
         ...
 
-    async def send(self, intent: Intent) -> Receipt:
-        """Sends an intent, byte for byte the same each time.
+    async def send(self, intent: Intent, *, is_held: Callable[[], bool] = lambda: True) -> Receipt:
+        """Sends an intent, byte for byte the same each time; `is_held` is asked once more just before.
 
         Raises `CloudRefused` (the answer was no), `CloudUnreachable` (it was not sent), `CloudLost` (it may have
-        arrived).
+        arrived), `LeaseLost` (not sent: `is_held` said no).
         """
         ...
 

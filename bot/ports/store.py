@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from bot.audit import Entry
 from bot.exchange import Delivery, Post
-from bot.model import (
-    Target,
-)
+from bot.model import Target
+from bot.ports.leases import Lease
 from bot.proposals import Proposal
 
 
@@ -19,7 +18,9 @@ from bot.proposals import Proposal
 class Transition:
     """One step of one proposal, as it is written: all of it or nothing.
 
-    `before` is None for a new proposal. `handled` names the delivery that this step answers.
+    `before` is None for a new proposal. `handled` names the delivery that this step answers; where the proposal has
+    work to do then, its lease is taken with it. `lease` is the one under which this is written: if it was lost,
+    nothing is. `also` are steps of other proposals that happen with this one or not at all.
     """
 
     before: Proposal | None
@@ -27,6 +28,15 @@ class Transition:
     entries: tuple[Entry, ...]
     posts: tuple[Post, ...] = ()
     handled: str | None = None
+    lease: Lease | None = None
+    also: tuple[Transition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A step was written; `lease` is that of the proposal, if it was taken for what comes next."""
+
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +59,49 @@ class Owed:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class OwedLane:
+    """What one lane owes, in order, and the lease under which it is delivered."""
+
+    lease: Lease
+    posts: tuple[Owed, ...]
+
+
 class Store(Protocol):
     """What is kept. Every method may raise `StoreUnavailable`; then nothing was written."""
 
-    async def receive(self, delivery: Delivery) -> bool:
-        """Writes a delivery down. False: its key was seen before, and nothing was written."""
+    async def receive(self, delivery: Delivery) -> Lease | None:
+        """Writes a delivery down, and takes it to be answered. None: its key was seen before; nothing was written."""
         ...
 
-    async def save(self, transition: Transition) -> bool:
-        """A compare-and-set with its entries and posts. False: somebody was faster, and nothing was written."""
+    async def save(self, transition: Transition) -> Saved | None:
+        """A compare-and-set with its entries and posts. None: somebody was faster, and nothing was written."""
         ...
 
     async def record(
-        self, *, entries: Sequence[Entry] = (), posts: Sequence[Post] = (), handled: str | None = None
-    ) -> None:
-        """Writes what concerns no proposal's state: refusals, reads, lines in a thread."""
+        self,
+        *,
+        entries: Sequence[Entry] = (),
+        posts: Sequence[Post] = (),
+        handled: str | None = None,
+        lease: Lease | None = None,
+    ) -> bool:
+        """Writes what concerns no proposal's state: refusals, reads, lines in a thread.
+
+        False: `handled` was answered already, or `lease` was lost, and nothing was written.
+        """
         ...
 
-    async def fetch_open_deliveries(self, *, but: Container[str] = ()) -> tuple[Delivery, ...]:
-        """Deliveries that nothing has answered yet, oldest first, from the first 500; `but` are ids to leave out."""
+    async def claim_deliveries(self) -> tuple[tuple[Lease, Delivery], ...]:
+        """Takes deliveries that nobody answers, oldest first (at most 100)."""
+        ...
+
+    async def claim_work(self, now: datetime) -> tuple[Lease, ...]:
+        """Takes proposals that have something to do without anybody's click, and nobody to do it (at most 100)."""
+        ...
+
+    async def claim_lanes(self) -> tuple[OwedLane, ...]:
+        """Takes what is owed to people and nobody delivers, in the order of writing (from the first 500 posts)."""
         ...
 
     async def fetch_delivery(self, delivery_id: str) -> Delivery | None: ...
@@ -90,20 +124,21 @@ class Store(Protocol):
         """The proposals whose id begins so (at most two: more than one is too few characters)."""
         ...
 
-    async def fetch_work(self, now: datetime) -> tuple[str, ...]:
-        """The ids of proposals that have something to do without anybody's click (at most 500)."""
+    async def fetch_owed(self) -> tuple[Owed, ...]:
+        """Posts not delivered yet, in the order of writing (at most 500)."""
         ...
 
-    async def fetch_owed(self, *, but: Collection[str] = ()) -> tuple[Owed, ...]:
-        """Posts not delivered yet, in the order of writing (at most 500); `but` are lanes to leave out."""
-        ...
+    async def settle(self, owed: Owed, *, failure: str | None = None, lease: Lease, is_last: bool = False) -> bool:
+        """Marks a post as delivered, or as given up with a reason; with the last one, the lane is free again.
 
-    async def settle(self, post_ids: Sequence[int], *, failure: str | None = None) -> None:
-        """Marks posts as delivered, or as given up with a reason."""
+        False: the lease was lost, and nothing was written.
+        """
         ...
 
     async def count_attempt(self, post_id: int) -> None: ...
 
     async def fetch_surface(self, proposal_id: str) -> Surface: ...
 
-    async def save_surface(self, proposal_id: str, surface: Surface) -> None: ...
+    async def save_surface(self, proposal_id: str, surface: Surface, *, was: Surface) -> bool:
+        """A compare-and-set on where the proposal showed. False: somebody else has shown it meanwhile."""
+        ...

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.errors import StoreUnavailable
+from bot.errors import LeaseLost, StoreUnavailable
 from bot.exchange import Post, PostKind, ReplyTo
 from bot.model import Instance, Notice
 from bot.operations import Operations
-from bot.ports import Owed, Store, Surface
+from bot.ports import Lease, Leases, Owed, OwedLane, Store, Surface
 from bot.slack import views
 from bot.slack.attachments import Attachments, NotSent, in_direct_messages
 from bot.slack.messages import Messages, Undeliverable, may_pass, retry_after
@@ -29,6 +27,7 @@ from bot.slack.people import SLACK_TROUBLE, error_code
 from bot.slack.surfaces import Surfaces
 from bot.slack.views import Message
 from bot.workflow.means import Log
+from bot.workflow.tasks import LeasedTasks
 
 LONGEST_PAUSE_SECONDS = 30.0
 BROKEN_ATTEMPTS = 8
@@ -47,6 +46,7 @@ class SlackNotifier:
         session: aiohttp.ClientSession,
         *,
         store: Store,
+        leases: Leases,
         operations: Operations,
         attachments: Attachments,
         instance: Callable[[str], Instance | None],
@@ -64,19 +64,22 @@ class SlackNotifier:
         self._sleep = sleep
         self._owing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._leases = leases
+        self._lanes = LeasedTasks(leases, log)
         self._replies: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> SlackNotifier:
         self._owing.set()
+        await self._lanes.__aenter__()
         self._task = asyncio.create_task(self._run(), name="outbox")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        tasks = [*self._lanes.values(), *self._replies, *([self._task] if self._task else [])]
+        tasks = [*self._replies, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._lanes.__aexit__(*exc_info)
 
     def wake(self) -> None:
         self._owing.set()
@@ -97,10 +100,10 @@ class SlackNotifier:
         """Waits until nothing is owed any more."""
         while True:
             await self._start_lanes()
-            under_way = [*self._lanes.values(), *self._replies]
-            if not under_way:
+            if not self._lanes.names and not self._replies:
                 return
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await self._lanes.drain()
+            await asyncio.gather(*self._replies, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
@@ -116,82 +119,91 @@ class SlackNotifier:
                 self._log.error("outbox failed", exc_info=error)
 
     async def _start_lanes(self) -> None:
-        lanes: dict[str, list[Owed]] = defaultdict(list)
-        for owed in await self._store.fetch_owed(but=tuple(self._lanes)):
-            lanes[owed.post.lane].append(owed)
-        for lane, posts in lanes.items():
-            if lane not in self._lanes:
-                task = asyncio.create_task(self._deliver_lane(posts), name=f"lane {lane}")
-                self._lanes[lane] = task
-                task.add_done_callback(partial(self._lane_ended, lane))
+        for lane in await self._store.claim_lanes():
+            self._lanes.start(lane.lease, self._deliver_lane(lane))
 
-    def _lane_ended(self, lane: str, task: asyncio.Task[None]) -> None:
-        self._lanes.pop(lane, None)
-
-    async def _deliver_lane(self, posts: Sequence[Owed]) -> None:
-        for position, owed in enumerate(posts):
-            later = {each.post.kind for each in posts[position + 1 :]}
+    async def _deliver_lane(self, lane: OwedLane) -> None:
+        """Delivers what a lane owes. It is given back with its last post, or where one has to wait."""
+        for position, owed in enumerate(lane.posts):
+            is_last = position + 1 == len(lane.posts)
+            later = {each.post.kind for each in lane.posts[position + 1 :]}
             is_overtaken = owed.post.kind in _MADE_TRUE and owed.post.kind in later
             surface = Surface()
             if is_overtaken:
                 surface = await self._store.fetch_surface(owed.post.lane)
             if is_overtaken and surface.card is not None:
-                await self._store.settle([owed.post_id])
-                continue
-            if not await self._settle(owed):
+                is_settled = await self._store.settle(owed, lease=lane.lease)
+            else:
+                is_settled = await self._settle(owed, lane.lease, is_last=is_last)
+            if not is_settled:
                 return
         self._owing.set()
 
-    async def _settle(self, owed: Owed) -> bool:
-        """True if this post needs no further attempt; else the lane waits and starts again here."""
+    async def _settle(self, owed: Owed, lease: Lease, *, is_last: bool) -> bool:
+        """True if this post needs no further attempt; else the lane starts again here, in this process or another."""
         try:
             await self._deliver(owed.post)
         except NotSent as error:
-            await self._say_instead(owed, error.notice, why=error.why)
+            await self._say_instead(owed, error.notice)
+            return await self._written_off(owed, error.why, lease, is_last=is_last)
         except Undeliverable as error:
-            await self._give_up(owed, str(error))
+            return await self._give_up(owed, str(error), lease, is_last=is_last)
+        except LeaseLost:
+            return False
         except StoreUnavailable as error:
             self._log.error("outbox interrupted", why=str(error))
             return False
         except SLACK_TROUBLE as error:
             if may_pass(error):
-                return await self._put_off(owed, error)
-            await self._give_up(owed, error_code(error) if isinstance(error, SlackApiError) else type(error).__name__)
+                return await self._put_off(owed, error, lease)
+            why = error_code(error) if isinstance(error, SlackApiError) else type(error).__name__
+            return await self._give_up(owed, why, lease, is_last=is_last)
         except Exception as error:  # a post of our own making that cannot be sent must not block its lane
             self._log.error("post failed", lane=owed.post.lane, kind=owed.post.kind.value, exc_info=error)
             most = BROKEN_FILE_ATTEMPTS if owed.post.kind is PostKind.FILE else BROKEN_ATTEMPTS
             if owed.attempts + 1 < most:
-                return await self._put_off(owed, error)
-            await self._give_up(owed, type(error).__name__)
-        else:
-            await self._store.settle([owed.post_id])
-        return True
+                return await self._put_off(owed, error, lease)
+            return await self._give_up(owed, type(error).__name__, lease, is_last=is_last)
+        if await self._store.settle(owed, lease=lease, is_last=is_last):
+            return True
+        await self._mend(owed)
+        return False
 
-    async def _give_up(self, owed: Owed, why: str) -> None:
+    async def _mend(self, owed: Owed) -> None:
+        """This process was away for so long that another sends this lane: what we showed last may be an old state."""
+        self._log.error("lane lost", lane=owed.post.lane, kind=owed.post.kind.value)
+        if owed.post.kind in _MADE_TRUE:
+            await self._store.record(posts=(Post(owed.post.kind, owed.post.lane),))
+
+    async def _written_off(self, owed: Owed, why: str, lease: Lease, *, is_last: bool) -> bool:
+        return await self._store.settle(owed, failure=why[:200], lease=lease, is_last=is_last)
+
+    async def _give_up(self, owed: Owed, why: str, lease: Lease, *, is_last: bool) -> bool:
         """A visible record of what could not be delivered; a card that can stand nowhere ends its proposal."""
         self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=why)
         if owed.post.kind is PostKind.FILE:
-            await self._say_instead(owed, Notice(f"A file belongs here that I could not send ({why})."), why=why)
-            return
-        await self._store.settle([owed.post_id], failure=why)
+            await self._say_instead(owed, Notice(f"A file belongs here that I could not send ({why})."))
+        if not await self._written_off(owed, why, lease, is_last=is_last):
+            return False
         if owed.post.kind is PostKind.CARD:
             await self._unshown(owed.post.lane, why)
+        return True
 
-    async def _say_instead(self, owed: Owed, notice: Notice, *, why: str) -> None:
+    async def _say_instead(self, owed: Owed, notice: Notice) -> None:
         """Whoever waits for a file is told that it will not come, where it would have been."""
         post = owed.post
         kind = PostKind.LINE if post.reply_to is None else PostKind.REPLY
-        self._log.error("file not sent", lane=post.lane, why=why)
+        self._log.error("file not sent", lane=post.lane)
         await self._store.record(posts=(Post(kind, post.lane, notice, post.reply_to),))
-        await self._store.settle([owed.post_id], failure=why[:200])
 
-    async def _put_off(self, owed: Owed, error: BaseException) -> bool:
+    async def _put_off(self, owed: Owed, error: BaseException, lease: Lease) -> bool:
         """Slack is busy or away: the lane waits, however long that takes."""
         pause = retry_after(error) or min(2.0 ** min(owed.attempts, 6) * 0.5, LONGEST_PAUSE_SECONDS)
         why = error_code(error) if isinstance(error, SlackApiError) else type(error).__name__
         self._log.error("post put off", lane=owed.post.lane, kind=owed.post.kind.value, why=why, seconds=pause)
         await self._store.count_attempt(owed.post_id)
         await self._sleep(pause)
+        await self._leases.release([lease])
         self._owing.set()
         return False
 

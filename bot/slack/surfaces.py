@@ -13,6 +13,7 @@ from typing import Literal
 
 from slack_sdk.errors import SlackApiError
 
+from bot.errors import LeaseLost
 from bot.exchange import Post, PostKind
 from bot.model import Instance
 from bot.operations import Operations
@@ -68,9 +69,7 @@ class Surfaces:
             notice = stands_elsewhere(proposal.target.instance)
             pointer = Post(PostKind.REPLY, f"pointer {proposal.proposal_id}"[:64], notice, proposal.reply_to)
             await self._store.record(posts=(pointer,))
-        surface = replace(surface, channel=channel, card=posted)
-        await self._store.save_surface(proposal.proposal_id, surface)
-        return surface
+        return await self._keep(proposal, replace(surface, channel=channel, card=posted), was=surface)
 
     async def show_buttons(self, proposal: Proposal) -> None:
         operation = self._operations[proposal.operation]
@@ -98,6 +97,11 @@ class Surfaces:
         surface = await self.stand(proposal)
         if getattr(surface, what) is None:
             posted = await self._messages.post(surface.channel, message, surface.card)
-            surface = replace(surface, **{what: posted})
-            await self._store.save_surface(proposal.proposal_id, surface)
+            return await self._keep(proposal, replace(surface, **{what: posted}), was=surface)
+        return surface
+
+    async def _keep(self, proposal: Proposal, surface: Surface, *, was: Surface) -> Surface:
+        """Where it stands now. A process that was away for long finds that another has posted it meanwhile."""
+        if not await self._store.save_surface(proposal.proposal_id, surface, was=was):
+            raise LeaseLost("another process has shown it meanwhile")
         return surface

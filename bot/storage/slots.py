@@ -7,8 +7,6 @@ anew. What it does not do: wait, or know who goes first.
 
 from __future__ import annotations
 
-import functools
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from sqlalchemy import Connection, CursorResult
 
 from bot.ports import LONGEST_HOLD_SECONDS, Claim, Freed, Lane, Slot
 from bot.storage.database import Database
+from bot.storage.statements import spelt
 
 AHEAD_SECONDS = 0.03
 """A slot may be claimed so long before it is free: what the claim takes is not added to every wait."""
@@ -34,12 +33,6 @@ _UNDER_WAY_SECONDS = 0.05
 _CONTESTED_SECONDS = 0.1
 """A slot that looks free and could not be had is being claimed by somebody; if that fails, so soon is it looked at."""
 
-_NOW = {
-    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
-}
-_LOCK = {"sqlite": "", "postgresql": "FOR UPDATE OF slots SKIP LOCKED"}
-
 _TAKE = """
 WITH found AS (
   SELECT slots.number FROM slots
@@ -49,7 +42,7 @@ WITH found AS (
       SELECT 1 FROM slots AS first WHERE first.account = :account AND first.action = :action AND first.number = 0
         AND first.paused_until > {now} AND first.paused_until <= {now} + :longest
     )
-  ORDER BY CASE WHEN slots.free_at <= {now} THEN 0 ELSE slots.free_at END, slots.number DESC LIMIT :wanted {lock}
+  ORDER BY CASE WHEN slots.free_at <= {now} THEN 0 ELSE slots.free_at END, slots.number DESC LIMIT :wanted {skip_locked}
 )
 UPDATE slots SET token = token + 1, is_held = true,
   taken_at = CASE WHEN free_at > {now} THEN free_at ELSE {now} END,
@@ -106,7 +99,7 @@ class SqlSlots:
                 for each in sorted(freed, key=_place)
             ]
             if rows:
-                connection.exec_driver_sql(_spelt(_FREE, connection.dialect.name), rows)
+                connection.exec_driver_sql(spelt(_FREE, connection.dialect.name), rows)
 
         await self._database.run(unit)
 
@@ -114,7 +107,7 @@ class SqlSlots:
         def unit(connection: Connection) -> None:
             seconds = min(max(0.0, until - self._seconds()), LONGEST_HOLD_SECONDS)
             row = {**_key(lane), "seconds": seconds, "longest": LONGEST_HOLD_SECONDS}
-            connection.exec_driver_sql(_spelt(_PAUSE, connection.dialect.name), row)
+            connection.exec_driver_sql(spelt(_PAUSE, connection.dialect.name), row)
 
         await self._database.run(unit)
 
@@ -126,13 +119,6 @@ def _place(freed: Freed) -> tuple[str, str, int]:
 
 def _key(lane: Lane) -> dict[str, object]:
     return {"account": lane.account, "action": lane.action}
-
-
-@functools.cache
-def _spelt(template: str, dialect: str) -> str:
-    """A statement as the driver takes it: these are carried out so often that building them would cost the most."""
-    statement = template.format(now=_NOW[dialect], lock=_LOCK[dialect])
-    return statement if dialect == "sqlite" else re.sub(r":(\w+)", r"%(\1)s", statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +204,7 @@ class _Claiming:
         return bool(missing or left_behind)
 
     def _run(self, template: str, **values: object) -> CursorResult[*tuple[Any, ...]]:
-        statement = _spelt(template, self._connection.dialect.name)
+        statement = spelt(template, self._connection.dialect.name)
         return self._connection.exec_driver_sql(statement, {**_key(self._lane), **values})
 
 

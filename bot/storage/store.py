@@ -1,32 +1,32 @@
 """The store: what the road keeps, on SQLAlchemy Core.
 
 Each method is one unit of work; `writing` holds what they write. Rows of a newer version (after a step back) are left
-for it. What it does not do: the looks at devices (`readings`), and what discovery learns (`found`).
+for it. What nobody works on is found by `sweeping`. What it does not do: the looks at devices (`readings`), and what
+discovery learns (`found`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bot.audit import Entry
 from bot.exchange import Delivery, Post
 from bot.model import Target
-from bot.ports import Owed, Surface, Transition
+from bot.ports import Lease, Owed, OwedLane, Saved, Surface, Transition
 from bot.proposals import PENDING, Call, Proposal, State
 from bot.storage.codec import from_json, readable
 from bot.storage.database import Database
+from bot.storage.leases import hold, release
+from bot.storage.sweeping import ROWS, claim_deliveries, claim_lanes, claim_work, owed_of
 from bot.storage.tables import calls, inbox, offers, outbox, proposals, surfaces, touched_jobs
-from bot.storage.writing import append, insert_new, spelt, write_surface, write_transition
-
-ROWS = 500
-"""The most rows that one unit reads, so that it stays short."""
+from bot.storage.writing import Slower, append, in_order, insert_new, write_surface, write_transition
 
 _BEFORE_CALLS = (State.RECEIVED, State.OFFERED, State.APPROVED)
 # Built once: a click waits for these.
@@ -40,50 +40,57 @@ _CALLS = (
     .where(calls.c.proposal_id.in_(bindparam("proposal_ids", expanding=True)))
     .order_by(calls.c.proposal_id, calls.c.step, calls.c.attempt)
 )
-_AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
 
 
 class SqlStore:
-    """`ports.Store` on a `Database`; `clock` tells the time that is written."""
+    """`ports.Store` on a `Database`, for one process, `owner`; `clock` tells the time that is written."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], datetime], owner: str = "this process") -> None:
         self._database = database
         self._clock = clock
+        self._owner = owner
         self._offered: dict[str, Proposal] = {}
 
-    async def receive(self, delivery: Delivery) -> bool:
-        return await self._database.run(lambda connection: insert_new(connection, delivery))
+    async def receive(self, delivery: Delivery) -> Lease | None:
+        return await self._database.run(lambda connection: insert_new(connection, delivery, self._owner))
 
-    async def save(self, transition: Transition) -> bool:
-        now, before, after = self._clock(), transition.before, transition.after
-        if before is not None and before.offer is not None:
-            self._offered.pop(before.offer.offer_id, None)
+    async def save(self, transition: Transition) -> Saved | None:
+        now, after = self._clock(), transition.after
+        for each in (transition, *transition.also):
+            if each.before is not None and each.before.offer is not None:
+                self._offered.pop(each.before.offer.offer_id, None)
         try:
-            is_written = await self._database.run(lambda connection: write_transition(connection, transition, now))
-        except IntegrityError:
-            return False
-        if is_written and after.state is State.OFFERED and after.offer is not None:
+            saved = await self._database.run(
+                lambda connection: write_transition(connection, transition, now, self._owner)
+            )
+        except (IntegrityError, Slower):
+            return None
+        if after.state is State.OFFERED and after.offer is not None:
             self._offered[after.offer.offer_id] = after
             if len(self._offered) > ROWS:
                 del self._offered[next(iter(self._offered))]
-        return is_written
+        return saved
 
     async def record(
-        self, *, entries: Sequence[Entry] = (), posts: Sequence[Post] = (), handled: str | None = None
-    ) -> None:
+        self,
+        *,
+        entries: Sequence[Entry] = (),
+        posts: Sequence[Post] = (),
+        handled: str | None = None,
+        lease: Lease | None = None,
+    ) -> bool:
         now = self._clock()
-        await self._database.run(lambda connection: append(connection, entries, posts, handled, now))
 
-    async def fetch_open_deliveries(self, *, but: Container[str] = ()) -> tuple[Delivery, ...]:
-        statement = (
-            select(inbox.c.delivery_id, inbox.c.body)
-            .where(inbox.c.handled_at.is_(None))
-            .order_by(inbox.c.received_at)
-            .limit(ROWS)
-        )
-        rows = await self._database.read(lambda connection: connection.execute(statement).all())
-        wanted = ((delivery_id, body) for delivery_id, body in rows if delivery_id not in but)
-        return tuple(delivery for row_id, body in wanted if (delivery := readable(Delivery, row_id, body)) is not None)
+        def unit(connection: Connection) -> None:
+            if lease is not None and not (release if handled is not None else hold)(connection, lease):
+                raise Slower
+            append(connection, entries, posts, handled, now)
+
+        try:
+            await self._database.run(unit)
+        except Slower:
+            return False
+        return True
 
     async def fetch_delivery(self, delivery_id: str) -> Delivery | None:
         statement = select(inbox.c.body).where(inbox.c.delivery_id == delivery_id)
@@ -105,7 +112,7 @@ class SqlStore:
             proposals.c.operation == operation,
             proposals.c.instance == target.instance,
             proposals.c.target == target.key,
-            proposals.c.params == spelt(params),
+            proposals.c.params == in_order(params),
         )
         return await self._database.read(lambda connection: _proposal(connection, statement))
 
@@ -131,41 +138,19 @@ class SqlStore:
         )
         return await self._database.read(lambda connection: _readable_proposals(connection, statement))
 
-    async def fetch_work(self, now: datetime) -> tuple[str, ...]:
-        statement = (
-            select(proposals.c.proposal_id)
-            .where(
-                proposals.c.state != State.FINISHED.value,
-                or_(
-                    proposals.c.state.in_([state.value for state in _AT_WORK]),
-                    and_(proposals.c.state == State.OFFERED.value, proposals.c.expires_at <= now),
-                ),
-            )
-            .order_by(proposals.c.created_at)
-            .limit(ROWS)
-        )
-        rows = await self._database.read(lambda connection: connection.scalars(statement).all())
-        return tuple(rows)
+    async def fetch_owed(self) -> tuple[Owed, ...]:
+        return await self._database.read(lambda connection: owed_of(connection, outbox.c.settled_at.is_(None)))
 
-    async def fetch_owed(self, *, but: Collection[str] = ()) -> tuple[Owed, ...]:
-        statement = (
-            select(outbox.c.post_id, outbox.c.body, outbox.c.attempts)
-            .where(outbox.c.settled_at.is_(None), outbox.c.lane.not_in(list(but)))
-            .order_by(outbox.c.post_id)
-            .limit(ROWS)
-        )
-        rows = await self._database.read(lambda connection: connection.execute(statement).all())
-        return tuple(
-            Owed(post_id, post, attempts)
-            for post_id, body, attempts in rows
-            if (post := readable(Post, post_id, body)) is not None
-        )
+    async def settle(self, owed: Owed, *, failure: str | None = None, lease: Lease, is_last: bool = False) -> bool:
+        settled = {"settled_at": self._clock(), "failure": failure}
 
-    async def settle(self, post_ids: Sequence[int], *, failure: str | None = None) -> None:
-        statement = (
-            update(outbox).where(outbox.c.post_id.in_(post_ids)).values(settled_at=self._clock(), failure=failure)
-        )
-        await self._database.run(lambda connection: connection.execute(statement) and None)
+        def unit(connection: Connection) -> bool:
+            if not (release if is_last else hold)(connection, lease):
+                return False
+            connection.execute(update(outbox).where(outbox.c.post_id == owed.post_id).values(settled))
+            return True
+
+        return await self._database.run(unit)
 
     async def count_attempt(self, post_id: int) -> None:
         statement = update(outbox).where(outbox.c.post_id == post_id).values(attempts=outbox.c.attempts + 1)
@@ -178,8 +163,17 @@ class SqlStore:
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return Surface(*row) if row is not None else Surface()
 
-    async def save_surface(self, proposal_id: str, surface: Surface) -> None:
-        await self._database.run(lambda connection: write_surface(connection, proposal_id, surface))
+    async def save_surface(self, proposal_id: str, surface: Surface, *, was: Surface) -> bool:
+        return await self._database.run(lambda connection: write_surface(connection, proposal_id, surface, was))
+
+    async def claim_deliveries(self) -> tuple[tuple[Lease, Delivery], ...]:
+        return await claim_deliveries(self._database, self._owner)
+
+    async def claim_work(self, now: datetime) -> tuple[Lease, ...]:
+        return await claim_work(self._database, self._owner, now)
+
+    async def claim_lanes(self) -> tuple[OwedLane, ...]:
+        return await claim_lanes(self._database, self._owner)
 
 
 def _proposal(connection: Connection, statement: Select[Any], **of: str) -> Proposal | None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest revision under `migrations/versions`."""
 
 metadata = MetaData()
@@ -215,3 +215,15 @@ touched_jobs = Table(
 )
 """Which batches a proposal's offers name: what the lock between stops and restarts is looked up by."""
 Index("proposals_of_job", touched_jobs.c.job)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(96), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+"""Who works on what, until when (seconds since 1970 by this database's clock; 0: free). Work that nobody does has no
+row, or one that has lapsed. `attempts` counts the failures since the work last went on."""

@@ -1,8 +1,8 @@
 """What the store writes, as functions of a connection: each is a part of one transaction, and none of them commits.
 
 A change of state is a compare-and-set on the proposal's version; its calls, the batches that it names, its audit
-entries and the posts that it owes are written with it, so that they exist exactly if the change does. What it does not
-do: read anything back.
+entries and the posts that it owes are written with it, so that they exist exactly if the change does; so are the leases
+of what is done next. What it does not do: read anything back.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, and_, bindparam, insert, update
 
 from bot.audit import Entry, canonical_bytes
 from bot.exchange import Delivery, Post
-from bot.ports import Surface, Transition
-from bot.proposals import Call, Proposal
+from bot.ports import LEASE_SECONDS, Lease, Saved, Surface, Transition, of_delivery, of_proposal
+from bot.proposals import Call, Proposal, State
 from bot.storage.codec import to_json
+from bot.storage.leases import drop, hold, release, take
+from bot.storage.statements import spelt
 from bot.storage.tables import calls, entries, inbox, offers, outbox, proposals, surfaces, touched_jobs
-from bot.storage.upserts import insert_unless_there, upsert
+from bot.storage.upserts import insert_unless_there, upsert_where
 
-_INSERT_NEW = (
-    "INSERT INTO inbox (delivery_id, key, received_at, body) "
-    "VALUES ({0}delivery_id{1}, {0}key{1}, {0}received_at{1}, {0}body{1}) ON CONFLICT (key) DO NOTHING"
-)
-_FOR_SQLITE = _INSERT_NEW.format(":", "")
-_FOR_POSTGRES = _INSERT_NEW.format("%(", ")s")
+_INSERT_NEW = """
+INSERT INTO inbox (delivery_id, key, received_at, body) VALUES (:delivery_id, :key, :received_at, :body)
+ON CONFLICT (key) DO NOTHING"""
+_INSERT_LEASE = "INSERT INTO leases (name, owner, token, until, attempts) SELECT :name, :owner, 1, {now} + :seconds, 0"
+_INSERT_BOTH = f"WITH new AS ({_INSERT_NEW} RETURNING 1) {_INSERT_LEASE} FROM new"
+"""Of both, SQLite has no such statement, and no way to a server that would cost anything."""
+
+WAITING = frozenset({State.OFFERED, State.FINISHED})
+"""Nothing is to be done about a proposal in these states before somebody's click or its expiry."""
 
 # Built once: building a statement costs several times what carrying it out does.
 _NEW_PROPOSAL, _NEW_OFFER, _NEW_CALL = insert(proposals), insert(offers), insert(calls)
@@ -40,35 +45,64 @@ _ANSWERED = update(calls).where(
     calls.c.step == bindparam("at_step"),
     calls.c.attempt == bindparam("at_attempt"),
 )
-_HANDLED = update(inbox).where(inbox.c.delivery_id == bindparam("handled"))
+_HANDLED = update(inbox).where(inbox.c.delivery_id == bindparam("handled"), inbox.c.handled_at.is_(None))
 
 
-def insert_new(connection: Connection, delivery: Delivery) -> bool:
-    """The one statement that a person waits for: written out, because building it costs more than carrying it out."""
+class Slower(Exception):
+    """Somebody was faster: the whole unit is undone."""
+
+
+def insert_new(connection: Connection, delivery: Delivery, owner: str) -> Lease | None:
+    """The one thing that a person waits for: written out, because building it costs more than carrying it out."""
+    lease = Lease(of_delivery(delivery.delivery_id), owner, 1)
     row: dict[str, object] = {"delivery_id": delivery.delivery_id, "key": delivery.key, "body": to_json(delivery)}
+    its_lease: dict[str, object] = {"name": lease.name, "owner": owner, "seconds": LEASE_SECONDS}
     if connection.dialect.name == "sqlite":
         row["received_at"] = delivery.received_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-        return connection.exec_driver_sql(_FOR_SQLITE, row).rowcount == 1
-    row["received_at"] = delivery.received_at
-    return connection.exec_driver_sql(_FOR_POSTGRES, row).rowcount == 1
+        is_new = connection.exec_driver_sql(spelt(_INSERT_NEW, "sqlite"), row).rowcount == 1
+        if is_new:
+            connection.exec_driver_sql(spelt(_INSERT_LEASE, "sqlite"), its_lease)
+    else:
+        row["received_at"] = delivery.received_at
+        is_new = connection.exec_driver_sql(spelt(_INSERT_BOTH, "postgresql"), row | its_lease).rowcount == 1
+    return lease if is_new else None
 
 
-def write_transition(connection: Connection, transition: Transition, now: datetime) -> bool:
-    """False: another version stands, and nothing was written."""
+def write_transition(connection: Connection, transition: Transition, now: datetime, owner: str) -> Saved:
+    """Raises `Slower` if the lease was lost, another version stands, or the delivery was answered."""
     before, after = transition.before, transition.after
+    lease = _lease_of_next(connection, transition, owner)
     values = _row(after)
     if before is None:
         connection.execute(_NEW_PROPOSAL, {"proposal_id": after.proposal_id, **values})
     else:
         known = {"of": before.proposal_id, "known_version": before.version}
         if connection.execute(_STEP, known | values).rowcount != 1:
-            return False
+            raise Slower
     if after.offer is not None and (before is None or before.offer != after.offer):
         connection.execute(_NEW_OFFER, {"offer_id": after.offer.offer_id, "proposal_id": after.proposal_id})
     _write_touched_jobs(connection, before, after)
     _write_calls(connection, after, before.calls if before is not None else ())
     append(connection, transition.entries, transition.posts, transition.handled, now)
-    return True
+    for other in sorted(transition.also, key=lambda each: each.after.proposal_id):
+        write_transition(connection, other, now, owner)
+    return Saved(lease)
+
+
+def _lease_of_next(connection: Connection, transition: Transition, owner: str) -> Lease | None:
+    """What this step does to leases: its own must still be held, and who waits for a click needs none."""
+    lease, after = transition.lease, transition.after
+    name, is_waiting = of_proposal(after.proposal_id), after.state in WAITING
+    is_its_own = lease is not None and lease.name == name
+    if lease is not None:
+        is_over = is_waiting if is_its_own else transition.handled is not None
+        if not (release if is_over else hold)(connection, lease):
+            raise Slower
+    if is_waiting and not is_its_own:
+        drop(connection, name)
+    if transition.handled is not None and not is_waiting:
+        return take(connection, name, owner)
+    return None
 
 
 def _row(proposal: Proposal) -> dict[str, Any]:
@@ -78,14 +112,14 @@ def _row(proposal: Proposal) -> dict[str, Any]:
         "operation": proposal.operation,
         "instance": proposal.target.instance,
         "target": proposal.target.key,
-        "params": spelt(proposal.params),
+        "params": in_order(proposal.params),
         "expires_at": proposal.offer.expires_at if proposal.offer is not None else None,
         "created_at": proposal.created_at,
         "body": to_json(replace(proposal, calls=())),
     }
 
 
-def spelt(params: frozenset[str]) -> str:
+def in_order(params: frozenset[str]) -> str:
     return ",".join(sorted(params))
 
 
@@ -124,13 +158,13 @@ def append(
     handled: str | None,
     now: datetime,
 ) -> None:
-    """Audit entries, the posts that are owed, and the delivery that they answer."""
+    """Audit entries, the posts that are owed, and the delivery that they answer. Raises `Slower` if it was answered."""
     if new_entries:
         connection.execute(_NEW_ENTRY, [_entry_row(entry) for entry in new_entries])
     if posts:
         connection.execute(_NEW_POST, [{"lane": post.lane, "created_at": now, "body": to_json(post)} for post in posts])
-    if handled is not None:
-        connection.execute(_HANDLED, {"handled": handled, "handled_at": now})
+    if handled is not None and connection.execute(_HANDLED, {"handled": handled, "handled_at": now}).rowcount != 1:
+        raise Slower
 
 
 def _entry_row(entry: Entry) -> dict[str, object]:
@@ -143,5 +177,7 @@ def _entry_row(entry: Entry) -> dict[str, object]:
     }
 
 
-def write_surface(connection: Connection, proposal_id: str, surface: Surface) -> None:
-    upsert(connection, surfaces, [{"proposal_id": proposal_id, **asdict(surface)}])
+def write_surface(connection: Connection, proposal_id: str, surface: Surface, was: Surface) -> bool:
+    """False: something else stands there than what `was`."""
+    is_as_it_was = and_(*(surfaces.c[name].is_not_distinct_from(value) for name, value in asdict(was).items()))
+    return upsert_where(connection, surfaces, {"proposal_id": proposal_id, **asdict(surface)}, where=is_as_it_was)

@@ -14,6 +14,7 @@ from bot.operations import Subject
 from bot.ports import Purpose
 from bot.proposals import Proposal, State
 from bot.workflow.means import Means, drop
+from bot.workflow.superseding import fetch_touching
 
 
 class LookAhead:
@@ -25,6 +26,7 @@ class LookAhead:
         self._is_checked = asyncio.get_running_loop().create_future()
         self._looking: asyncio.Future[Job] | None = None
         self._reading = asyncio.ensure_future(self._read())
+        self._touching = asyncio.ensure_future(self._read_touching())
 
     async def proposal(self) -> Proposal | None:
         """The proposal of the offer that was clicked."""
@@ -35,9 +37,19 @@ class LookAhead:
         self._is_checked.set_result(None)
         return self._looking
 
+    async def others(self) -> tuple[Proposal, ...]:
+        """The proposals that a yes may supersede."""
+        return await self._touching
+
     async def drop(self) -> None:
         await drop(self._reading)
+        await drop(self._touching)
         await drop(self._looking)
+
+    async def _read_touching(self) -> tuple[Proposal, ...]:
+        proposal = await asyncio.shield(self._reading)
+        is_yes = proposal is not None and self._click.choice is Choice.CONFIRM
+        return await fetch_touching(self._means, proposal) if proposal is not None and is_yes else ()
 
     async def _read(self) -> Proposal | None:
         proposal = await self._means.store.fetch_proposal_of(self._click.offer_id)

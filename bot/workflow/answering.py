@@ -5,16 +5,24 @@ A click that does not count is answered to the clicker alone, and leaves the car
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
 from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place
 from bot.policy.load import Policy
+from bot.ports import Lease, Transition
 from bot.proposals import Confirmed, Ended, Proposal, State
 from bot.workflow import refusals, sentences
 from bot.workflow.ahead import LookAhead
 from bot.workflow.asking import command_for
-from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, move, showing
+from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, move, save, showing, transition
+from bot.workflow.superseding import fetch_touching, superseded_by
+
+SUPERSEDING_TRIES = 4
+"""So often a yes is tried anew because what it supersedes has moved on meanwhile."""
 
 
 async def handle_click(means: Means, delivery: Delivery, click: Click, ahead: LookAhead | None = None) -> GoOn | None:
@@ -99,7 +107,7 @@ async def _confirm(
     # The last look is made while the yes is written down: reading changes nothing, and seconds count.
     looking = ahead.go()
     try:
-        approved = await move(
+        confirmed = transition(
             means,
             proposal,
             Confirmed(offer.offer_id, actor.user_id, decision, Place(place.channel)),
@@ -111,9 +119,24 @@ async def _confirm(
         )
     except OutOfTurn as error:
         raise _no(proposal, refusals.expired(), why="expired") from error
-    if approved is None:
+    lease = await _approve(means, confirmed, await ahead.others(), actor)
+    if lease is None:
         raise await _was_slower(means, proposal)
-    return GoOn(approved, looking)
+    return GoOn(confirmed.after, lease, looking)
+
+
+async def _approve(means: Means, confirmed: Transition, others: Sequence[Proposal], actor: Actor) -> Lease | None:
+    """Writes the yes, and with it the end of what it makes pointless. One of those may move on meanwhile: then they
+    are looked at once more."""
+    for _ in range(SUPERSEDING_TRIES):
+        also = superseded_by(means, confirmed.after, others, actor=actor.user_id)
+        saved = await save(means, replace(confirmed, also=also))
+        if saved is not None:
+            return saved.lease
+        if not also:
+            return None
+        others = await fetch_touching(means, confirmed.after)
+    return None
 
 
 async def _dismiss(

@@ -18,7 +18,7 @@ from bot.ports import Transition
 from bot.proposals import Proposal, State
 from bot.workflow import refusals
 from bot.workflow.finding import asked_as, denied, find_target, standing_in
-from bot.workflow.means import GoOn, Means, TurnedDown, steps_of
+from bot.workflow.means import GoOn, Means, TurnedDown, save, steps_of
 from bot.workflow.reading import facts_of, show, show_list
 
 _STOPPABLE = frozenset(Touch) - {Touch.IN_PROGRESS, Touch.SCHEDULED}
@@ -115,7 +115,7 @@ def command_for(means: Means, proposal: Proposal) -> str | None:
     return "\n".join(means.words.command_line(step) for step in left[:LINES_BY_HAND]) or None
 
 
-async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, target: Target) -> GoOn:
+async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, target: Target) -> GoOn | None:
     """Writes the proposal down; from then on it goes on from its row."""
     place = delivery.reply_to.place
     if place.channel is None:
@@ -145,9 +145,8 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     )
     facts = facts_of(ask, target) | {"reason": ask.reason, "channel": place.channel}
     entry = Entry(EntryName.ASKED, proposal.created_at, proposal.requester, proposal.proposal_id, facts)
-    await means.store.save(Transition(None, proposal, (entry,), handled=delivery.delivery_id))
-    means.log.info(entry.name.value, actor=entry.actor, proposal=proposal.proposal_id, **facts)
-    return GoOn(proposal)
+    saved = await save(means, Transition(None, proposal, (entry,), handled=delivery.delivery_id, lease=means.lease))
+    return GoOn(proposal, saved.lease) if saved is not None and saved.lease is not None else None
 
 
 async def in_the_way(

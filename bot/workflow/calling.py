@@ -140,7 +140,7 @@ async def _send(means: Means, proposal: Proposal) -> None:
     call = proposal.current_call
     assert call is not None  # noqa: S101 (a proposal that is calling has one)
     try:
-        receipt = await means.changes.send(call.intent)
+        receipt = await means.changes.send(call.intent, is_held=means.is_held)
     except CloudThrottled as error:
         await _defer(means, proposal, CallAnswer.THROTTLED, error, pause=error.retry_after_seconds or 1.0)
     except CloudRefused as error:

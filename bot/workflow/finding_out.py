@@ -81,7 +81,7 @@ def _may_repeat(means: Means, proposal: Proposal) -> bool:
 async def _send_again(means: Means, call: Call) -> Receipt | CloudRefused | None:
     """The cloud's word on a second copy of the same bytes; None if it had none that tells anything of the first."""
     try:
-        return await means.changes.send(call.intent)
+        return await means.changes.send(call.intent, is_held=means.is_held)
     except (CloudThrottled, CloudUnreachable, CloudLost):
         return None
     except CloudRefused as error:

@@ -1,4 +1,4 @@
-"""What the road works with, and its one way to write: `move`."""
+"""What the road works with, and its one way to write: a `transition`, saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ from bot.model import UNKNOWN, Actor, Decision, Job, Notice, Preview, Question, 
 from bot.operations import Operations
 from bot.policy.decide import decide
 from bot.policy.load import Policy
-from bot.ports import CloudChanges, CloudReads, CloudWords, Found, Notifier, People, Readings, Store, Transition
+from bot.ports import (
+    CloudChanges,
+    CloudReads,
+    CloudWords,
+    Found,
+    Lease,
+    Leases,
+    Notifier,
+    People,
+    Readings,
+    Saved,
+    Store,
+    Transition,
+)
 from bot.proposals import Answer, Proposal, advance
 
 BOT = "otabrake"
@@ -52,9 +65,13 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """The ports and the rest of what the road needs; `wiring` makes it, tests make their own."""
+    """The ports and the rest of what the road needs; `wiring` makes it, tests make their own.
+
+    `lease` is that of the work for which these means are used, and `is_held` whether certainly nobody else is at it.
+    """
 
     store: Store
+    leases: Leases
     readings: Readings
     found: Found
     reads: CloudReads
@@ -69,13 +86,16 @@ class Means:
     sleep: Callable[[float], Awaitable[None]]
     log: Log
     timings: Timings = field(default_factory=Timings)
+    lease: Lease | None = None
+    is_held: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """A proposal to carry on with at once; `looking` is the read of its job, if that is already under way."""
+    """A proposal to carry on with at once, under its lease; `looking` is the read of its job, if that is under way."""
 
     proposal: Proposal
+    lease: Lease
     looking: asyncio.Future[Job] | None = None
 
 
@@ -111,21 +131,46 @@ async def move(
     posts: Sequence[Post] = (),
     handled: str | None = None,
 ) -> Proposal | None:
-    """One step: the new state, its audit entry and what it owes, or None if somebody was faster."""
+    """A change of state with its audit entry and what it owes, written; None if somebody was faster."""
+    written = transition(means, before, answer, name=name, actor=actor, facts=facts, posts=posts, handled=handled)
+    return written.after if await save(means, written) is not None else None
+
+
+def transition(
+    means: Means,
+    before: Proposal,
+    answer: Answer,
+    *,
+    name: EntryName,
+    actor: str = BOT,
+    facts: Mapping[str, Fact] | None = None,
+    posts: Sequence[Post] = (),
+    handled: str | None = None,
+) -> Transition:
+    """A change of state, not written yet."""
     now = means.clock()
     after = advance(before, answer, now)
     entry = Entry(name, now, actor, before.proposal_id, facts or {})
-    if not await means.store.save(Transition(before, after, (entry,), tuple(posts), handled)):
+    return Transition(before, after, (entry,), tuple(posts), handled, means.lease)
+
+
+async def save(means: Means, written: Transition) -> Saved | None:
+    """Writes a transition, and says so in the log; None if somebody was faster."""
+    saved = await means.store.save(written)
+    if saved is None:
         return None
     means.notifier.wake()
-    means.log.info(name.value, proposal=before.proposal_id, state=after.state.value, actor=actor, **(facts or {}))
-    return after
+    for each in (written, *written.also):
+        for entry in each.entries:
+            state = each.after.state.value
+            means.log.info(entry.name.value, proposal=entry.proposal_id, state=state, actor=entry.actor, **entry.facts)
+    return saved
 
 
 async def keep(means: Means, before: Proposal, answer: Answer, *, posts: Sequence[Post] = ()) -> Proposal | None:
     """Keeps what was read meanwhile, with no audit entry: nothing was done. None if somebody was faster."""
     after = advance(before, answer, means.clock())
-    if not await means.store.save(Transition(before, after, (), tuple(posts))):
+    if await means.store.save(Transition(before, after, (), tuple(posts), lease=means.lease)) is None:
         return None
     if posts:
         means.notifier.wake()
@@ -145,7 +190,8 @@ async def reply(
 ) -> None:
     """Answers the delivery `lane` for one person alone, with its audit entry; `posts` follow."""
     post = Post(PostKind.REPLY, lane, notice, to, preview, picks=tuple(picks))
-    await means.store.record(entries=(entry,), posts=(post, *posts), handled=lane)
+    if not await means.store.record(entries=(entry,), posts=(post, *posts), handled=lane, lease=means.lease):
+        return  # another process has answered it
     means.notifier.wake()
     means.log.info(entry.name.value, actor=entry.actor, proposal=entry.proposal_id, **entry.facts)
 

@@ -47,6 +47,13 @@ def superseded(first: Proposal) -> Notice:
     )
 
 
+def superseded_by_stop(stop: Proposal) -> Notice:
+    return Notice(
+        f"Not sent: {stop.operation} of the same rollout was confirmed at {stop.approved_at:%H:%M:%S} UTC, and goes "
+        f"first. What it does is told in its own thread ({stop.proposal_id[:8]})."
+    )
+
+
 def never_sent(explained: Notice | None, done: tuple[StepKind, ...] = (), command: str | None = None) -> Notice:
     why = explained.text if explained else "The confirmation was too long ago when the call could be made."
     said = "Nothing was sent to the cloud." if not done else f"{_done(done)} What was left was not sent."

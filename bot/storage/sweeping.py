@@ -1,0 +1,111 @@
+"""Finding the work that nobody does, and taking it: deliveries, proposals, and what is owed to people.
+
+Each look is a read first, which mostly finds nothing; only then a transaction claims leases. On PostgreSQL rows that
+somebody else is about to take are skipped, on SQLite there is one writer. Rows of a newer version (after a step back)
+are left for it. What it does not do: the work.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+
+from bot.exchange import Delivery, Post
+from bot.ports import Lease, Owed, OwedLane, of_delivery, of_lane, of_proposal
+from bot.proposals import Proposal, State
+from bot.storage.codec import readable
+from bot.storage.database import Database
+from bot.storage.leases import claim, is_free, release
+from bot.storage.tables import inbox, outbox, proposals
+
+ROWS = 500
+"""The most rows that one unit reads, so that it stays short."""
+
+AT_ONCE = 100
+"""The most pieces of work that a process takes at a time: others shall have some."""
+
+_AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
+_OPEN = (
+    select(inbox.c.delivery_id, inbox.c.body)
+    .where(inbox.c.handled_at.is_(None), is_free(of_delivery(""), inbox.c.delivery_id))
+    .order_by(inbox.c.received_at)
+    .limit(AT_ONCE)
+)
+_OWING = (
+    select(outbox.c.lane)
+    .where(outbox.c.settled_at.is_(None), is_free(of_lane(""), outbox.c.lane))
+    .order_by(outbox.c.post_id)
+    .limit(ROWS)
+)
+
+
+async def claim_deliveries(database: Database, owner: str) -> tuple[tuple[Lease, Delivery], ...]:
+    def unit(connection: Connection) -> tuple[tuple[Lease, Delivery], ...]:
+        found = {}
+        for delivery_id, body in connection.execute(_skipping_locked(_OPEN)):
+            if (delivery := readable(Delivery, delivery_id, body)) is not None:
+                found[of_delivery(delivery_id)] = delivery
+        return tuple((lease, found[lease.name]) for lease in claim(connection, found, owner))
+
+    return await _if_any(database, _OPEN, unit) or ()
+
+
+async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lease, ...]:
+    is_expired = and_(proposals.c.state == State.OFFERED.value, proposals.c.expires_at <= now)
+    to_do = (
+        select(proposals.c.proposal_id, proposals.c.body)
+        .where(proposals.c.state != State.FINISHED.value)
+        .where(or_(proposals.c.state.in_([state.value for state in _AT_WORK]), is_expired))
+        .where(is_free(of_proposal(""), proposals.c.proposal_id))
+        .order_by(proposals.c.created_at)
+        .limit(AT_ONCE)
+    )
+
+    def unit(connection: Connection) -> tuple[Lease, ...]:
+        rows = connection.execute(_skipping_locked(to_do)).all()
+        names = [of_proposal(row_id) for row_id, body in rows if readable(Proposal, row_id, body) is not None]
+        return claim(connection, names, owner)
+
+    return await _if_any(database, to_do, unit) or ()
+
+
+async def claim_lanes(database: Database, owner: str) -> tuple[OwedLane, ...]:
+    def unit(connection: Connection) -> tuple[OwedLane, ...]:
+        lanes = dict.fromkeys(connection.scalars(_skipping_locked(_OWING)))
+        leases = claim(connection, [of_lane(lane) for lane in lanes], owner)
+        # Read after the claim: whoever had a lane before may have delivered some of it meanwhile.
+        by_lane: dict[str, list[Owed]] = defaultdict(list)
+        names = [lease.subject for lease in leases]
+        for owed in owed_of(connection, outbox.c.settled_at.is_(None), outbox.c.lane.in_(names)):
+            by_lane[owed.post.lane].append(owed)
+        for lease in leases:
+            if not by_lane[lease.subject]:
+                release(connection, lease)
+        claimed = [OwedLane(lease, tuple(posts)) for lease in leases if (posts := by_lane[lease.subject])]
+        return tuple(sorted(claimed, key=lambda lane: lane.posts[0].post_id))
+
+    return await _if_any(database, _OWING, unit) or ()
+
+
+def owed_of(connection: Connection, *which: ColumnElement[bool]) -> tuple[Owed, ...]:
+    """Posts in the order of writing, from the first 500."""
+    statement = select(outbox.c.post_id, outbox.c.body, outbox.c.attempts).where(*which)
+    rows = connection.execute(statement.order_by(outbox.c.post_id).limit(ROWS)).all()
+    return tuple(
+        Owed(post_id, post, attempts)
+        for post_id, body, attempts in rows
+        if (post := readable(Post, post_id, body)) is not None
+    )
+
+
+def _skipping_locked(statement: Select[Any]) -> Select[Any]:
+    return statement.with_for_update(skip_locked=True)
+
+
+async def _if_any(database: Database, statement: Select[Any], unit: Callable[[Connection], Any]) -> Any:
+    is_any = await database.read(lambda connection: connection.execute(statement.limit(1)).first() is not None)
+    return await database.run(unit) if is_any else None
