@@ -84,6 +84,7 @@ class Cloud:
     read_errors: list[CloudError] = field(default_factory=list)
     count_errors: list[CloudError] = field(default_factory=list)
     sent: list[Intent] = field(default_factory=list)
+    prepared: int = 0
     has_key: bool = True
     on_send: Callable[[], None] = lambda: None
     on_read: Callable[[], None] = lambda: None
@@ -151,8 +152,9 @@ class Cloud:
     def prepare(self, step: Step) -> Intent:
         if not self.has_key:
             raise CloudRefused("otabrake.NoCredentials", "no key")
+        self.prepared += 1
         return intent(
-            f"n{len(self.sent)}-{self.clock().timestamp()}",
+            f"n{self.prepared}-{self.clock().timestamp()}",
             step=step,
             date=self.clock(),
             deadline=self.clock() + timedelta(seconds=10),
@@ -222,6 +224,13 @@ class Crowd:
         if self.trouble is not None:
             raise self.trouble
         return Person(Actor(user_id, frozenset(), self.clock()))
+
+
+class SilentLog:
+    def info(self, event: str, **facts: object) -> None:
+        """Nobody reads it."""
+
+    error = info
 
 
 class Quiet:

@@ -123,13 +123,14 @@ class LeasedTasks:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                await self._renew()
+                await self.renew()
             except StoreUnavailable as error:
                 self._log.error("leases not renewed", count=len(self._held), why=str(error))
             except Exception as error:  # without this task all work would be taken over, again and again
                 self._log.error("leases not renewed", count=len(self._held), exc_info=error)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Renews the leases of what is alive, and ends what somebody else works on now."""
         held = list(self._held.values())
         if not held:
             return
