@@ -45,6 +45,7 @@ _FAIL = """
 UPDATE leases SET until = 0, attempts = attempts + 1 WHERE name = :name AND owner = :owner AND token = :token
 """
 _DROP = "DELETE FROM leases WHERE name = :name"
+_NAMES = select(leases.c.name).where(leases.c.name.in_(bindparam("names", expanding=True)))
 _KNOWN = select(leases.c.name, leases.c.owner, leases.c.token).where(
     leases.c.name.in_(bindparam("names", expanding=True))
 )
@@ -89,9 +90,11 @@ class SqlLeases:
 
 
 def claim(connection: Connection, names: Collection[str], owner: str) -> tuple[Lease, ...]:
-    """Those of `names` that nobody holds."""
-    # One order for everybody, so that no two processes wait for each other.
-    claimed = (_upsert(connection, _CLAIM, name, owner) for name in sorted(names))
+    """Those of `names` that nobody holds, and that nobody is just about to claim or to write under."""
+    known = set(connection.scalars(_NAMES, {"names": list(names)}))
+    free = set(connection.scalars(_NAMES.with_for_update(skip_locked=True), {"names": list(names)}))
+    # One order for everybody, so that no two processes wait for each other in a circle.
+    claimed = (_upsert(connection, _CLAIM, name, owner) for name in sorted(names) if name in free or name not in known)
     return tuple(lease for lease in claimed if lease is not None)
 
 

@@ -1,8 +1,7 @@
 """Finding the work that nobody does, and taking it: deliveries, proposals, and what is owed to people.
 
-Each look is a read first, which mostly finds nothing; only then a transaction claims leases. On PostgreSQL rows that
-somebody else is about to take are skipped, on SQLite there is one writer. Rows of a newer version (after a step back)
-are left for it. What it does not do: the work.
+Each look is a read first, which mostly finds nothing; only then a transaction claims leases. Rows of a newer version
+(after a step back) are left for it. What it does not do: the work.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _OWING = (
 async def claim_deliveries(database: Database, owner: str) -> tuple[tuple[Lease, Delivery], ...]:
     def unit(connection: Connection) -> tuple[tuple[Lease, Delivery], ...]:
         found = {}
-        for delivery_id, body in connection.execute(_skipping_locked(_OPEN)):
+        for delivery_id, body in connection.execute(_OPEN):
             if (delivery := readable(Delivery, delivery_id, body)) is not None:
                 found[of_delivery(delivery_id)] = delivery
         return tuple((lease, found[lease.name]) for lease in claim(connection, found, owner))
@@ -66,7 +65,7 @@ async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lea
     )
 
     def unit(connection: Connection) -> tuple[Lease, ...]:
-        rows = connection.execute(_skipping_locked(to_do)).all()
+        rows = connection.execute(to_do).all()
         names = [of_proposal(row_id) for row_id, body in rows if readable(Proposal, row_id, body) is not None]
         return claim(connection, names, owner)
 
@@ -75,7 +74,7 @@ async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lea
 
 async def claim_lanes(database: Database, owner: str) -> tuple[OwedLane, ...]:
     def unit(connection: Connection) -> tuple[OwedLane, ...]:
-        lanes = dict.fromkeys(connection.scalars(_skipping_locked(_OWING)))
+        lanes = dict.fromkeys(connection.scalars(_OWING))
         leases = claim(connection, [of_lane(lane) for lane in lanes], owner)
         # Read after the claim: whoever had a lane before may have delivered some of it meanwhile.
         by_lane: dict[str, list[Owed]] = defaultdict(list)
@@ -100,10 +99,6 @@ def owed_of(connection: Connection, *which: ColumnElement[bool]) -> tuple[Owed, 
         for post_id, body, attempts in rows
         if (post := readable(Post, post_id, body)) is not None
     )
-
-
-def _skipping_locked(statement: Select[Any]) -> Select[Any]:
-    return statement.with_for_update(skip_locked=True)
 
 
 async def _if_any(database: Database, statement: Select[Any], unit: Callable[[Connection], Any]) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, insert, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from bot.audit import Entry, canonical_bytes
 from bot.exchange import Delivery, Post
@@ -39,6 +39,12 @@ _NEW_PROPOSAL, _NEW_OFFER, _NEW_CALL = insert(proposals), insert(offers), insert
 _NEW_ENTRY, _NEW_POST = insert(entries), insert(outbox)
 _STEP = update(proposals).where(
     proposals.c.proposal_id == bindparam("of"), proposals.c.version == bindparam("known_version")
+)
+_LOCKED = (
+    select(proposals.c.proposal_id)
+    .where(proposals.c.proposal_id.in_(bindparam("ids", expanding=True)))
+    .order_by(proposals.c.proposal_id)
+    .with_for_update()
 )
 _ANSWERED = update(calls).where(
     calls.c.proposal_id == bindparam("of"),
@@ -69,9 +75,44 @@ def insert_new(connection: Connection, delivery: Delivery, owner: str) -> Lease 
 
 
 def write_transition(connection: Connection, transition: Transition, now: datetime, owner: str) -> Saved:
-    """Raises `Slower` if the lease was lost, another version stands, or the delivery was answered."""
+    """Raises `Slower` if the lease was lost, another version stands, or the delivery was answered.
+
+    Everybody locks leases before proposals, and each in the order of ids, so that nobody waits in a circle.
+    """
+    every = sorted((transition, *transition.also), key=lambda each: each.after.proposal_id)
+    _hold_lease(connection, transition)
+    taken = [_lease_of_next(connection, each, owner) for each in every]
+    if transition.also:
+        connection.execute(_LOCKED, {"ids": [each.after.proposal_id for each in every]})
+    for each in every:
+        _write_step(connection, each, now)
+    return Saved(next((lease for lease in taken if lease is not None), None))
+
+
+def _hold_lease(connection: Connection, transition: Transition) -> None:
+    """The lease under which this is written must still be held; it is given back with the last thing done under it."""
+    lease = transition.lease
+    if lease is None:
+        return
+    is_its_own = lease.name == of_proposal(transition.after.proposal_id)
+    is_over = transition.after.state in WAITING if is_its_own else transition.handled is not None
+    if not (release if is_over else hold)(connection, lease):
+        raise Slower
+
+
+def _lease_of_next(connection: Connection, transition: Transition, owner: str) -> Lease | None:
+    """Who works on what comes next: a proposal that waits for a click has nobody, an answered one has us."""
+    name, is_waiting = of_proposal(transition.after.proposal_id), transition.after.state in WAITING
+    is_its_own = transition.lease is not None and transition.lease.name == name
+    if is_waiting and not is_its_own:
+        drop(connection, name)
+    if transition.handled is not None and not is_waiting:
+        return take(connection, name, owner)
+    return None
+
+
+def _write_step(connection: Connection, transition: Transition, now: datetime) -> None:
     before, after = transition.before, transition.after
-    lease = _lease_of_next(connection, transition, owner)
     values = _row(after)
     if before is None:
         connection.execute(_NEW_PROPOSAL, {"proposal_id": after.proposal_id, **values})
@@ -84,25 +125,6 @@ def write_transition(connection: Connection, transition: Transition, now: dateti
     _write_touched_jobs(connection, before, after)
     _write_calls(connection, after, before.calls if before is not None else ())
     append(connection, transition.entries, transition.posts, transition.handled, now)
-    for other in sorted(transition.also, key=lambda each: each.after.proposal_id):
-        write_transition(connection, other, now, owner)
-    return Saved(lease)
-
-
-def _lease_of_next(connection: Connection, transition: Transition, owner: str) -> Lease | None:
-    """What this step does to leases: its own must still be held, and who waits for a click needs none."""
-    lease, after = transition.lease, transition.after
-    name, is_waiting = of_proposal(after.proposal_id), after.state in WAITING
-    is_its_own = lease is not None and lease.name == name
-    if lease is not None:
-        is_over = is_waiting if is_its_own else transition.handled is not None
-        if not (release if is_over else hold)(connection, lease):
-            raise Slower
-    if is_waiting and not is_its_own:
-        drop(connection, name)
-    if transition.handled is not None and not is_waiting:
-        return take(connection, name, owner)
-    return None
 
 
 def _row(proposal: Proposal) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Road:
         self._means = means
         self._tasks = LeasedTasks(means.leases, means.log)
         self._following: set[str] = set()
+        self._sweeping = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_taking_work = False
 
@@ -212,12 +213,14 @@ class Road:
             await asyncio.sleep(self._means.timings.sweep_seconds)
 
     async def sweep_once(self) -> None:
-        if not self.is_taking_work:
-            return
-        for lease, delivery in await self._means.store.claim_deliveries():
-            self._tasks.start(lease, self._answer(lease, delivery))
-        for lease in await self._means.store.claim_work(self._means.clock()):
-            self._tasks.start(lease, self._carry_on(lease))
+        """What was found to do has been begun when this returns."""
+        async with self._sweeping:
+            if not self.is_taking_work:
+                return
+            for lease, delivery in await self._means.store.claim_deliveries():
+                self._tasks.start(lease, self._answer(lease, delivery))
+            for lease in await self._means.store.claim_work(self._means.clock()):
+                self._tasks.start(lease, self._carry_on(lease))
 
 
 async def _handle(means: Means, delivery: Delivery, ahead: LookAhead | None) -> GoOn | None:
