@@ -151,8 +151,10 @@ class Road:
     async def _carry_on(self, lease: Lease, *, after: Proposal | None = None) -> None:
         """Goes on with a proposal, state by state, until it waits for people or is over."""
         means = self._under(lease)
-        while self.is_taking_work:
+        while True:
             proposal = await means.store.fetch_proposal(lease.subject)
+            if not self.is_taking_work:
+                break
             if proposal is None or self._is_waiting(proposal):
                 if after is None:
                     break

@@ -78,7 +78,7 @@ class LeasedTasks:
     async def drain(self) -> None:
         """Waits until nothing of this process is under way."""
         while self._held:
-            await asyncio.gather(*(held.task for held in self._held.values()), return_exceptions=True)
+            await asyncio.wait([held.task for held in self._held.values()])
 
     async def cancel(self, names: Collection[str]) -> None:
         """Ends tasks, and gives their leases back."""
