@@ -221,7 +221,7 @@ async def test_a_confirmed_halt_ends_a_pending_cancel_that_it_covers(world: Worl
     await world.click(offer_id=offer_id(halt))
     assert outcome(await now(world, halt)) is OutcomeCode.STOPPED
     assert outcome(await now(world, cancel)) is OutcomeCode.SUPERSEDED
-    assert "job.halt of the same rollout was confirmed" in await world.said(PostKind.LINE)
+    assert "job.halt of the same rollout was confirmed" in await world.said(PostKind.BROADCAST)
     assert len(world.cloud.sent) == 2  # the strategy and the tasks
 
 

@@ -84,7 +84,7 @@ def write_transition(connection: Connection, transition: Transition, now: dateti
     taken = [_lease_of_next(connection, each, owner) for each in every]
     if transition.also:
         connection.execute(_LOCKED, {"ids": [each.after.proposal_id for each in every]})
-    for each in every:
+    for each in (transition, *transition.also):
         _write_step(connection, each, now)
     return Saved(next((lease for lease in taken if lease is not None), None))
 

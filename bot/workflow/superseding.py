@@ -12,7 +12,7 @@ from bot.audit import EntryName
 from bot.exchange import Post, PostKind
 from bot.model import Notice, Outcome, OutcomeCode, Step, StepKind
 from bot.ports import Transition
-from bot.proposals import PENDING, Ended, Proposal, State
+from bot.proposals import PENDING, Ended, Proposal
 from bot.workflow import reports
 from bot.workflow.means import Means, showing, steps_of, transition
 
@@ -48,9 +48,8 @@ def _effects(steps: Sequence[Step]) -> set[tuple[StepKind, str, str]]:
 
 
 def _end(means: Means, proposal: Proposal, notice: Notice, actor: str) -> Transition:
-    kind = PostKind.BROADCAST if proposal.state is State.APPROVED else PostKind.LINE
     ended = Ended(Outcome(OutcomeCode.SUPERSEDED, notice))
-    posts = (Post(kind, proposal.proposal_id, notice), *showing(proposal.proposal_id))
+    posts = (Post(PostKind.BROADCAST, proposal.proposal_id, notice), *showing(proposal.proposal_id))
     facts = {"outcome": OutcomeCode.SUPERSEDED.value}
     written = transition(means, proposal, ended, name=EntryName.ENDED, actor=actor, facts=facts, posts=posts)
     return Transition(written.before, written.after, written.entries, written.posts)
