@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
+from bot.commands.job import job
 from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
 
 NO, WRONG, ABSENT = 1, 2, 3
@@ -26,6 +27,9 @@ TOUCHES = ("SCHEDULED", "CONFIRM", "QUEUED", "NOTIFIED", "IN_PROGRESS")
 @click.version_option(package_name="otabrake")
 def main() -> None:
     """The emergency brake for OTA firmware rollouts, in Slack."""
+
+
+main.add_command(job)
 
 
 @main.command()
@@ -116,7 +120,7 @@ def policy_check(folder: Path, as_json: bool) -> None:
 
 @policy.command("explain")
 @_FOLDER
-@click.option("--user", required=True, help="A Slack user id, such as U012AB3CD.")
+@click.option("--user", required=True, help="A Slack user id, or a person at a terminal: alice@ops1.")
 @click.option("--group", "groups", multiple=True, help="A user group id the person is in; may be repeated.")
 @click.option("--channel", help="The id of the channel it is asked in; without it, a direct message.")
 @click.option("--instance", required=True, help="The name of an instance.")

@@ -103,6 +103,11 @@ class Discovery:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The instances of which something could not be read when it was tried last."""
+        return tuple(name for name, course in self._courses.items() if course.told)
+
     async def drain(self) -> None:
         """Waits until no round is under way."""
         while self._rounds:

@@ -17,7 +17,8 @@ class Ask:
     """Somebody asked for an operation. `instance` is None where none was named.
 
     `job`, `firmware` (an id or a version), `product` and `devices` are what was typed of the target; `word` is what a
-    list is narrowed down to. `resumes` is the proposal whose left-over shall be done.
+    list is narrowed down to. `resumes` is the proposal whose left-over shall be done. `is_break_glass`: approvals
+    shall be waived, if any are required.
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Ask:
     devices: tuple[str, ...] = ()
     word: str = ""
     resumes: str | None = None
+    is_break_glass: bool = False
 
     def on(self, instance: str) -> Target:
         """What is asked about, on this instance."""
@@ -130,7 +132,8 @@ class Post:
     """One thing owed to people, written in the transaction that makes it true.
 
     Posts of one `lane` (a proposal or a delivery) are sent in order. `preview` adds the numbers to a reply, `picks`
-    a button for each of these instances (its lane is the delivery of the ask). A file with a `reply_to` is for that
+    a button for each of these instances (its lane is the delivery of the ask), `pointing_to` the way to another
+    proposal's card. A file with a `reply_to` is for that
     person alone, else it goes into the proposal's thread.
     """
 
@@ -141,3 +144,4 @@ class Post:
     preview: Preview | None = None
     file: File | None = None
     picks: tuple[str, ...] = ()
+    pointing_to: str | None = None

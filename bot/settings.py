@@ -36,6 +36,7 @@ class Settings:
     audit_channel: str | None = None
     host: str = "127.0.0.1"
     port: int = 3000
+    metrics_port: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -60,6 +61,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         audit_channel=given.get("OTABRAKE_AUDIT_CHANNEL"),
         host=given.get("HOST", "127.0.0.1"),
         port=int(given.get("PORT", "3000")),
+        metrics_port=int(given["METRICS_PORT"]) if "METRICS_PORT" in given else None,
         environ=given,
     )
 
@@ -87,6 +89,29 @@ def database_problems(environ: Mapping[str, str]) -> list[str]:
     if url.startswith("postgresql") and find_spec("psycopg") is None:
         return ["OTABRAKE_DATABASE_URL names PostgreSQL, whose driver is missing: pip install 'otabrake[postgres]'."]
     return []
+
+
+def _port_problems(given: Mapping[str, str]) -> list[str]:
+    port = given.get("PORT", "3000")
+    return [] if _is_port(port) else [f"PORT must be a number from 0 to 65535, not {port[:40]!r}."]
+
+
+def _metrics_port_problems(given: Mapping[str, str]) -> list[str]:
+    port = given.get("METRICS_PORT", "0")
+    if "://" in port:  # Kubernetes sets it so beside a service that is called metrics
+        return [
+            f"METRICS_PORT must be a number from 0 to 65535, not {port[:40]!r}: if an orchestrator has set it for a "
+            "service of that name, set it yourself or switch that off (enableServiceLinks: false)."
+        ]
+    if not _is_port(port):
+        return [f"METRICS_PORT must be a number from 0 to 65535, not {port[:40]!r}; unset, no metrics are served."]
+    if int(port) and port.lstrip("0") == given.get("PORT", "3000").lstrip("0"):
+        return [f"METRICS_PORT and PORT are both {port}: metrics need a port of their own, which Slack cannot reach."]
+    return []
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
 def _near_misses(given: Mapping[str, str]) -> list[str]:
@@ -123,9 +148,7 @@ def _slack_problems(given: Mapping[str, str]) -> list[str]:
 
 def _address_problems(given: Mapping[str, str]) -> list[str]:
     problems = database_problems(given)
-    port = given.get("PORT", "3000")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        problems.append(f"PORT must be a number from 0 to 65535, not {port!r}.")
+    problems += [*_port_problems(given), *_metrics_port_problems(given)]
     url = urlsplit(given.get("SLACK_API_URL", DEFAULT_API_URL))
     is_loopback = url.hostname in ("127.0.0.1", "localhost", "::1")
     if not url.hostname or url.scheme not in ("http", "https") or (url.scheme == "http" and not is_loopback):

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.alibaba.budget import Budget
@@ -29,12 +27,15 @@ from bot.alibaba.key_settings import key_problems, keys_from
 from bot.alibaba.key_sources import kept_fresh
 from bot.charts import draw
 from bot.discovery import Discovery, Rhythm, Tools
-from bot.errors import ConfigurationError, PolicyInvalid, StoreUnavailable
+from bot.errors import ConfigurationError, PolicyInvalid
+from bot.health import Health
 from bot.logs import get_log
+from bot.model import Instance
 from bot.ops import KNOWN
 from bot.policy.folder import read_folder
 from bot.policy.load import Policy, load
 from bot.ports import Slots
+from bot.ports.telemetry import Telemetry
 from bot.settings import Settings, read_settings
 from bot.slack.attachments import Attachments
 from bot.slack.curves import Draw
@@ -44,16 +45,21 @@ from bot.slack.listeners import Listeners, create_bolt
 from bot.slack.notifier import SlackNotifier
 from bot.slack.people import SlackPeople
 from bot.starting import SLACK_SECONDS, check_app_token, migrated, web_client, who_we_are
+from bot.storage.census import DatabaseWatch
 from bot.storage.database import Database, open_database
 from bot.storage.found import SqlFound
-from bot.storage.leases import SqlLeases, new_owner
-from bot.storage.migrations import revision
+from bot.storage.leases import new_owner
+from bot.storage.observed import ObservedLeases, ObservedStore
 from bot.storage.readings import SqlReadings
 from bot.storage.slots import SqlSlots
-from bot.storage.store import SqlStore
 from bot.storage.tables import SCHEMA
+from bot.telemetry import CanonicalLines, Everybody
+from bot.terminal.people import TerminalPeople
 from bot.workflow.means import Log, Means, Timings
 from bot.workflow.road import Road
+
+if TYPE_CHECKING:
+    from bot.metrics import Metrics
 
 KEY_SECONDS = 10
 """How long a start waits for keys that have to be fetched; without them it starts as well."""
@@ -83,26 +89,11 @@ class App:
     socket: SocketDoor | None = None
     asgi: ASGIApp = field(default_factory=Starlette)
     is_draining: bool = False
+    metrics: Metrics | None = None
 
-    async def why_not_ready(self) -> list[str]:
-        """What keeps this process from working, in sentences; empty if nothing does."""
-        reasons = []
-        if self.is_draining:
-            reasons.append("shutting down")
-        if self.policy is None:
-            reasons.append("no valid policy: see otabrake policy check")
-        reasons += await self._database_trouble()
-        if self.socket is not None and not await self.socket.is_alive():
-            reasons.append("the Socket Mode connection is down")
-        return reasons
-
-    async def _database_trouble(self) -> list[str]:
-        try:
-            async with asyncio.timeout(2):
-                found = await self.database.read(revision)
-        except (StoreUnavailable, TimeoutError):
-            return ["the database does not answer"]
-        return [] if found == SCHEMA else [f"the database is at revision {found}, not {SCHEMA}"]
+    async def is_socket_alive(self) -> bool:
+        """True where there is none: Socket Mode is off."""
+        return self.socket is None or await self.socket.is_alive()
 
 
 def load_policy(folder: Path) -> Policy:
@@ -154,21 +145,17 @@ async def running(
         client = web_client(settings.slack_bot_token, settings, session)
         identity = await who_we_are(client, settings, log)
         owner = new_owner()
-        store, leases = SqlStore(database, clock=clock, owner=owner), SqlLeases(database, owner=owner)
+        watch = DatabaseWatch(database, owner=owner, schema=SCHEMA)
+        stack.push_async_callback(watch.close)
+        metrics = _metrics(settings, watch, policy, clock=clock)
+        lines = CanonicalLines(log, clock=clock)
+        telemetry = Everybody([lines] if metrics is None else [lines, metrics], log=log)
+        store = ObservedStore(database, clock=clock, owner=owner, telemetry=telemetry)
+        leases = ObservedLeases(database, owner=owner, telemetry=telemetry)
         found, readings = SqlFound(database), SqlReadings(database, clock=clock)
-        http = await stack.enter_async_context(open_http())
         instances = policy.instances if policy is not None else {}
-        keys = keys_from(
-            settings.environ, instances, now=clock, on_trouble=lambda why: log.error("key not fetched", why=why)
-        )
-        await stack.enter_async_context(kept_fresh(keys.values(), first_seconds=KEY_SECONDS))
-        cloud = Cloud(
-            instances=instances,
-            keys=keys,
-            http=http,
-            budget=await stack.enter_async_context(Budget(slots(database))),
-            now=clock,
-            new_nonce=new_id,
+        cloud = await stack.enter_async_context(
+            open_cloud(settings.environ, instances, slots=slots(database), clock=clock, log=log, telemetry=telemetry)
         )
         notifier = SlackNotifier(
             client,
@@ -182,9 +169,10 @@ async def running(
             instance=lambda name: policy.instances.get(name) if policy is not None else None,
             log=log,
             unshown=lambda proposal_id, why: road.end_unshown(proposal_id, why),
+            moved=lambda proposal_id: road.offer_again(proposal_id),
             sleep=sleep,
         )
-        people = SlackPeople(
+        in_slack = SlackPeople(
             client,
             identity,
             usergroups=lambda: policy.usergroups if policy is not None else frozenset(),
@@ -198,7 +186,7 @@ async def running(
             reads=cloud,
             changes=cloud,
             words=cloud,
-            people=people,
+            people=TerminalPeople(clock=clock, others=in_slack),
             notifier=notifier,
             operations=OPERATIONS,
             policy=lambda: policy,
@@ -209,28 +197,72 @@ async def running(
             timings=timings or Timings(),
         )
         road = Road(means)
+        discovery: Discovery | None = None
         if rhythm is not None:
             tools = Tools(cloud, found, readings, lambda: instances, clock, asyncio.sleep, log, rhythm)
-            await stack.enter_async_context(Discovery(tools))
+            discovery = await stack.enter_async_context(Discovery(tools))
         await stack.enter_async_context(notifier)
         await stack.enter_async_context(road)
         bolt = create_bolt(client, identity)
         listeners = Listeners(
-            receive=road.receive, operations=OPERATIONS, clock=clock, new_id=new_id, log=log, tell=notifier.tell
+            receive=road.receive, operations=OPERATIONS, clock=clock, new_id=new_id, tell=notifier.tell
         )
         listeners.register(bolt)
         gate = Gate(identity, signing_secret=settings.slack_signing_secret)
-        app = App(settings, database, road, notifier, policy, complaints)
+        health = Health(
+            watch,
+            clock=clock,
+            has_policy=lambda: app.policy is not None,
+            policy_refused=lambda: bool(app.complaints),
+            is_draining=lambda: app.is_draining,
+            is_socket_alive=lambda: app.is_socket_alive(),
+            keys_missing=cloud.without_key,
+            discovery_behind=lambda: discovery.behind if discovery is not None else (),
+        )
+        app = App(settings, database, road, notifier, policy, complaints, metrics=metrics)
         if settings.slack_app_token is not None:
             socket_client = web_client(settings.slack_app_token, settings, session)
             await check_app_token(socket_client)
-            door = SocketDoor(bolt, gate, app_token=settings.slack_app_token, client=socket_client, log=log)
+            door = SocketDoor(bolt, gate, app_token=settings.slack_app_token, client=socket_client, telemetry=telemetry)
             app.socket = await stack.enter_async_context(door)
-        app.asgi = _asgi(app, HttpDoor(bolt, gate, log=log, now=lambda: clock().timestamp()))
+        app.asgi = _asgi(health, HttpDoor(bolt, gate, telemetry=telemetry, now=lambda: clock().timestamp()))
         try:
             yield app
         finally:
             app.is_draining = True
+
+
+@asynccontextmanager
+async def open_cloud(
+    environ: Mapping[str, str],
+    instances: Mapping[str, Instance],
+    *,
+    slots: Slots,
+    clock: Callable[[], datetime],
+    log: Log,
+    telemetry: Telemetry | None = None,
+    without_key: Collection[str] = (),
+) -> AsyncIterator[Cloud]:
+    """The signed calls on every instance: with their keys, kept fresh, and the budget that all processes share.
+
+    Raises `ConfigurationError` about the keys of all but those named in `without_key`.
+    """
+
+    def on_trouble(why: str) -> None:
+        log.error("key not fetched", why=why)
+
+    keyed = {name: instance for name, instance in instances.items() if name not in without_key}
+    keys = keys_from(environ, keyed, now=clock, on_trouble=on_trouble)
+    async with open_http() as http, kept_fresh(keys.values(), first_seconds=KEY_SECONDS), Budget(slots) as budget:
+        yield Cloud(
+            instances=instances,
+            keys=keys,
+            http=http,
+            budget=budget,
+            now=clock,
+            new_nonce=new_id,
+            telemetry=telemetry,
+        )
 
 
 def _policy_or_complaints(settings: Settings, log: Log) -> tuple[Policy | None, tuple[str, ...]]:
@@ -242,16 +274,20 @@ def _policy_or_complaints(settings: Settings, log: Log) -> tuple[Policy | None, 
         return None, error.complaints
 
 
-def _asgi(app: App, door: HttpDoor) -> ASGIApp:
-    async def healthz(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+def _metrics(
+    settings: Settings, watch: DatabaseWatch, policy: Policy | None, *, clock: Callable[[], datetime]
+) -> Metrics | None:
+    """What is served on the metrics port, if there is one. (Importing its library takes a tenth of the start.)"""
+    if settings.metrics_port is None:
+        return None
+    from bot.metrics import Metrics, version
 
-    async def readyz(request: Request) -> JSONResponse:
-        reasons = await app.why_not_ready()
-        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
-        return JSONResponse(body, status_code=503 if reasons else 200)
+    digest = policy.digest[:12] if policy is not None else "none"
+    return Metrics(watch, clock=clock, build={"version": version(), "schema": SCHEMA, "policy": digest})
 
-    rest = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+
+def _asgi(health: Health, door: HttpDoor) -> ASGIApp:
+    rest = Starlette(routes=health.routes())
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         """Slack's deliveries go straight to their door: routing costs as much as verifying them."""

@@ -102,6 +102,7 @@ class Desk:
     """Everything that a test of the notifier looks at."""
 
     slack: FakeSlack
+    database: Database
     store: SqlStore
     notifier: SlackNotifier
     clock: Clock
@@ -111,6 +112,7 @@ class Desk:
     drawn: list[Curve] = field(default_factory=list)
     picture: bytes | Exception = PNG
     unshown: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
 
     async def keep(self, proposal: Proposal) -> Proposal:
         assert await self.store.save(Transition(None, proposal, ()))
@@ -179,6 +181,7 @@ def _desk(
     store = SqlStore(database, clock=clock)
     listing, seen = Listing(clock), Seen()
     unshown: list[str] = []
+    moved: list[str] = []
     instances: dict[str, Instance] = {}
 
     async def draw(curve: Curve) -> bytes:
@@ -186,6 +189,9 @@ def _desk(
 
     async def end(proposal_id: str, why: str) -> None:
         unshown.append(f"{proposal_id}: {why}")
+
+    async def move(proposal_id: str) -> None:
+        moved.append(proposal_id)
 
     attachments = Attachments(
         client, session, reads=listing, readings=seen, words=listing, clock=clock, sleep=clock.sleep, draw=draw
@@ -200,9 +206,11 @@ def _desk(
         instance=instances.get,
         log=structlog.get_logger(),
         unshown=end,
+        moved=move,
         sleep=clock.sleep,
+        seconds=lambda: clock().timestamp(),
     )
-    desk = Desk(slack, store, notifier, clock, listing, seen, instances, unshown=unshown)
+    desk = Desk(slack, database, store, notifier, clock, listing, seen, instances, unshown=unshown, moved=moved)
     return desk
 
 

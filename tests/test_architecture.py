@@ -18,12 +18,32 @@ ALLOWED: dict[str, set[str]] = {
     "charts": {"model", "errors"},
     "painting": set(),
     "slack": CORE | {"workflow", "charts"},
+    "terminal": CORE | {"workflow", "slack"},
     "alibaba": {"model", "errors", "ports"},
     "storage": CORE,
+    "telemetry": CORE | {"workflow"},
+    "health": {"storage"},
+    "metrics": CORE | {"storage", "telemetry"},
     "settings": {"errors"},
     "logs": set(),
     "wiring": CORE
-    | {"ops", "starting", "workflow", "discovery", "charts", "slack", "alibaba", "storage", "settings", "logs"},
+    | {
+        "ops",
+        "starting",
+        "workflow",
+        "discovery",
+        "charts",
+        "slack",
+        "alibaba",
+        "storage",
+        "settings",
+        "logs",
+        "telemetry",
+        "health",
+        "metrics",
+        "terminal",
+    },
+    "terminal_wiring": CORE | {"alibaba", "settings", "storage", "terminal", "wiring", "workflow"},
     "starting": {"errors", "settings", "slack", "storage", "workflow"},
     "server": {"discovery", "errors", "logs", "settings", "wiring"},
 }
@@ -93,4 +113,4 @@ def test_only_the_road_and_wiring_know_how_to_change_the_cloud() -> None:
 
 def test_only_the_settings_and_the_command_line_read_the_environment() -> None:
     reading = {room(path) for path in modules() if "environ" in path.read_text() and "os" in set(imported(path))}
-    assert reading <= {"settings", "cli"}
+    assert reading <= {"settings", "cli", "commands"}

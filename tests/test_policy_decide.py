@@ -15,7 +15,7 @@ from bot.policy.compiled import Policy, compile_policy
 from bot.policy.decide import allowed_instances, decide, may_ask
 from bot.policy.explain import explain
 from bot.policy.rules import Bounds, Group, Rule, RuleKind
-from tests.policies import ONCALL, OPERATIONS, TEAM, policy, question
+from tests.policies import BASE, ONCALL, OPERATIONS, TEAM, policy, question
 from tests.values import AT
 
 ALLOW = "name: on-call stops, allow: [job.cancel, job.halt], who: [firmware-oncall]"
@@ -367,6 +367,39 @@ def plainly_matches(rule: Rule, asked: Question) -> bool:
         and (rule.devices is None or fact(asked.devices, within))
         and not is_one_of(rule.excepted)
     )
+
+
+AT_TERMINALS = BASE.replace("instances:", "  terminal: {terminal: [alice@ops1]}\ninstances:")
+
+
+@pytest.mark.parametrize(
+    ("who", "where", "actor", "is_allowed"),
+    [
+        ("[terminal]", "", "alice@ops1", True),
+        ("[iot-team, terminal]", "", "alice@ops1", True),
+        ("[anyone]", "", "alice@ops1", True),
+        ("[terminal]", "", "alice@ops2", False),
+        ("[terminal]", "", "Alice@ops1", False),
+        ("[terminal]", "", "U0SOMEBODY", False),
+        ("[release-managers]", "", "alice@ops1", False),
+        ("[terminal]", ", where: {channels: [C0INCIDENT]}", "alice@ops1", False),
+    ],
+)
+def test_a_person_at_a_terminal_is_one_of_the_group_that_names_them_and_in_no_channel(
+    who: str, where: str, actor: str, is_allowed: bool
+) -> None:
+    rules = policy(f"name: stop, allow: [job.cancel], who: {who}{where}", base=AT_TERMINALS)
+    assert decide(rules, question(user=actor, channel=None)).is_allowed is is_allowed
+
+
+def test_a_deny_can_except_people_at_terminals() -> None:
+    rules = policy(
+        "name: stop, allow: [job.cancel], who: [anyone]",
+        "name: freeze, deny: [changes], except: [terminal]",
+        base=AT_TERMINALS,
+    )
+    assert decide(rules, question(user="alice@ops1", channel=None)).is_allowed
+    assert not decide(rules, question(user="bob@ops1", channel=None)).is_allowed
 
 
 @given(rule_lists, questions)

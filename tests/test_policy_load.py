@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bot.errors import PolicyInvalid
 from bot.model import Instance, Requirements, Touch
 from bot.operations import Kind
-from bot.policy.load import load
+from bot.policy.load import Policy, load
 from bot.policy.nodes import MOST_BYTES
 from bot.policy.rules import Bounds, Group, RuleKind
 from tests.policies import BASE, OPERATIONS, policy
@@ -49,6 +49,21 @@ def test_everything_that_can_be_written_is_understood() -> None:
     assert loaded.instances["prod-shanghai"] == Instance(
         "prod-shanghai", "cn-shanghai", account="prod", channel="C0INCIDENT"
     )
+
+
+def test_people_at_terminals_are_a_group_of_their_own_and_part_of_the_digest() -> None:
+    def with_members(people: str) -> Policy:
+        base = BASE.replace("instances:", f"  terminal: {{terminal: [{people}]}}\ninstances:")
+        return policy("name: x, allow: [reads], who: [terminal]", base=base)
+
+    odd = "alice@ops1, root@ops-2, 'CORP\\bob@ops1', bob@corp.example@ops1"
+    loaded = with_members(odd)
+    assert loaded.groups["terminal"] == Group(
+        "terminal", terminal=frozenset({"alice@ops1", "root@ops-2", "CORP\\bob@ops1", "bob@corp.example@ops1"})
+    )
+    assert loaded.usergroups == frozenset()
+    assert with_members(", ".join(reversed(odd.split(", ")))).digest == loaded.digest
+    assert with_members("alice@ops2").digest != loaded.digest
 
 
 def test_only_the_user_groups_that_rules_use_are_needed_for_a_decision() -> None:

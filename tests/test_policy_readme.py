@@ -28,6 +28,7 @@ PEOPLE = {
     "firmware-oncall": ("U0SOMEBODY", {"S0614TZR7"}),
     "release-managers": ("U0RELEASE1", set[str]()),
     "somebody": ("U0SOMEBODY", set[str]()),
+    "terminal": ("alice@ops1", set[str]()),
 }
 
 

@@ -85,3 +85,34 @@ def test_a_database_url_that_cannot_be_read_is_said_without_repeating_it(url: st
     problems = database_problems({"OTABRAKE_DATABASE_URL": url})
     assert len(problems) == 1
     assert not any(part in problems[0] for part in ("mysql", "pa@ss", "ss@h", "p/a"))
+
+
+def test_metrics_have_a_port_of_their_own_or_none() -> None:
+    assert read_settings(GOOD).metrics_port is None
+    assert read_settings(GOOD | {"METRICS_PORT": " "}).metrics_port is None
+    assert read_settings(GOOD | {"METRICS_PORT": "9090"}).metrics_port == 9090
+    both_free = read_settings(GOOD | {"PORT": "0", "METRICS_PORT": "0"})
+    assert (both_free.port, both_free.metrics_port) == (0, 0)
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "65536", "9090.0", "٩٠٩٠", "9" * 5000, "0x50"])
+def test_a_port_that_is_no_number_is_said_shortly(port: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read_settings(GOOD | {"PORT": port, "METRICS_PORT": port})
+    first, second = raised.value.problems
+    assert first.startswith("PORT must be a number from 0 to 65535")
+    assert second.startswith("METRICS_PORT must be a number from 0 to 65535")
+    assert second.endswith("unset, no metrics are served.")
+    assert max(map(len, raised.value.problems)) < 200
+
+
+@pytest.mark.parametrize(("port", "metrics"), [("3000", "3000"), (None, "3000"), ("8080", "08080")])
+def test_metrics_are_not_served_where_slack_can_reach_them(port: str | None, metrics: str) -> None:
+    given = GOOD | {"METRICS_PORT": metrics} | ({"PORT": port} if port is not None else {})
+    with pytest.raises(ConfigurationError, match="METRICS_PORT and PORT are both"):
+        read_settings(given)
+
+
+def test_a_port_that_an_orchestrator_has_set_for_a_service_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match="set it yourself or switch that off"):
+        read_settings(GOOD | {"METRICS_PORT": "tcp://10.0.0.1:9090"})

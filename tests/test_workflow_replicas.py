@@ -211,6 +211,27 @@ async def test_an_expired_offer_is_ended_by_one_process(world: World) -> None:
     assert await entries(world, "proposal:ended") == 1
 
 
+async def test_a_repeated_command_shows_the_pending_card(world: World) -> None:
+    waiting = await offered(world)
+    assert await world.ask() == waiting
+    [reply] = [owed.post for owed in await world.store.fetch_owed() if owed.post.kind is PostKind.REPLY]
+    assert waiting.offer is not None
+    assert (reply.pointing_to, reply.preview) == (waiting.proposal_id, waiting.offer.preview)
+
+
+async def test_of_the_same_command_at_two_processes_one_becomes_a_card_and_the_other_points_to_it(
+    world: World,
+) -> None:
+    async with Road(replica(world, "a")) as one, Road(replica(world, "b")) as two:
+        for number, road in enumerate((one, two)):
+            assert await road.receive(delivery(f"ask{number}", received_at=world.clock()))
+        await one.drain()
+        await two.drain()
+    [waiting] = await world.store.fetch_on_jobs("prod-shanghai", [TARGET.job])
+    replies = [owed.post for owed in await world.store.fetch_owed() if owed.post.kind is PostKind.REPLY]
+    assert [reply.pointing_to for reply in replies] == [waiting.proposal_id]
+
+
 # A stop ends what it makes pointless, in the transaction that approves it.
 
 

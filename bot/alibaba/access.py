@@ -17,6 +17,7 @@ import httpx
 from bot.alibaba import codes
 from bot.alibaba.answers import NotMade
 from bot.alibaba.budget import Budget, CallClass, Reservation
+from bot.alibaba.calls import CallWatch
 from bot.alibaba.client import AlibabaClient
 from bot.alibaba.credentials import Credentials
 from bot.alibaba.iot import Iot, Stamp, endpoint_of
@@ -32,6 +33,7 @@ from bot.errors import (
 )
 from bot.model import Instance
 from bot.ports import Purpose
+from bot.ports.telemetry import Telemetry, Unheard
 
 READ_SECONDS = 12.0
 """A read, with its wait for a slot and its repetition, ends after so long."""
@@ -49,7 +51,7 @@ _Answer = TypeVar("_Answer")
 class Access:
     """Every instance, by name, with the source of its key by the same name. Both mappings may change while this lives.
 
-    `now` gives aware UTC, `new_nonce` a text that was never used before.
+    `now` gives aware UTC, `new_nonce` a text that was never used before. `telemetry` is told of each call.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Access:
         budget: Budget,
         now: Callable[[], datetime],
         new_nonce: Callable[[], str],
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Unheard()
         self._instances = instances
         self._keys = keys
         self._http = http
@@ -85,7 +89,17 @@ class Access:
             raise CloudRefused(codes.NO_CREDENTIALS, f"there is no access key for instance {instance.name}")
         return source.current()
 
-    def iot(self, instance: Instance, key: Credentials | None = None) -> Iot:
+    def without_key(self) -> tuple[str, ...]:
+        """The instances that cannot be called now, because there is no key or it has ended."""
+        missing = []
+        for name, instance in self._instances.items():
+            try:
+                self.key_of(instance)
+            except CloudRefused:
+                missing.append(name)
+        return tuple(missing)
+
+    def iot(self, instance: Instance, key: Credentials | None = None, *, watch: CallWatch | None = None) -> Iot:
         """The calls of an instance, signed with `key` or the one that is good now."""
         try:
             endpoint = endpoint_of(instance)
@@ -98,7 +112,12 @@ class Access:
             region=instance.region,
             signature=instance.signature,
         )
-        return Iot(client, instance_id=instance.instance_id, new_stamp=lambda: Stamp(self.new_nonce(), self.now()))
+        return Iot(
+            client,
+            instance_id=instance.instance_id,
+            new_stamp=lambda: Stamp(self.new_nonce(), self.now()),
+            watch=watch,
+        )
 
     def reserve(self, instance: Instance, action: str, call_class: CallClass, *, call_seconds: float) -> Reservation:
         return self._budget.reserve(instance.account, action, call_class, timeout_seconds=call_seconds)
@@ -120,15 +139,16 @@ class Access:
         loop = asyncio.get_running_loop()
         until = loop.time() + (PATIENT_READ_SECONDS if purpose in _PATIENT else READ_SECONDS)
 
-        async def attempt(after: Awaitable[None] | None = None) -> _Answer:
-            iot = self.iot(instance)
+        async def attempt(after: Awaitable[None] | None = None, *, copy: int = 1) -> _Answer:
+            watch = CallWatch(self.telemetry, instance=name, action=action, step=purpose.value, copy=copy)
+            iot = self.iot(instance, watch=watch)
             place = self.reserve(instance, action, CallClass[purpose.name], call_seconds=ATTEMPT_SECONDS)
             try:
                 if after is not None:
                     await after
                 wait_seconds = until - loop.time() - ATTEMPT_SECONDS
                 lane = (instance.account, action)
-                return await within(place, lambda: call(iot), wait_seconds=wait_seconds, lane=lane)
+                return await within(place, lambda: call(iot), wait_seconds=wait_seconds, lane=lane, watch=watch)
             finally:
                 place.drop()
 
@@ -138,27 +158,35 @@ class Access:
             except CloudError as error:
                 if not _may_pass(error) or until - loop.time() <= ATTEMPT_SECONDS:
                     raise
-            return await attempt()
+            return await attempt(copy=2)
         except CloudLost as lost:
             raise CloudLost(lost.why, request_id=lost.request_id, is_read=True) from lost
 
 
 async def within(
-    place: Reservation, call: Callable[[], Awaitable[_Answer]], *, wait_seconds: float, lane: tuple[str, str]
+    place: Reservation,
+    call: Callable[[], Awaitable[_Answer]],
+    *,
+    wait_seconds: float,
+    lane: tuple[str, str],
+    watch: CallWatch,
 ) -> _Answer:
     """Makes a call in its place in the budget, in a lane (account and operation).
 
     Raises `NotMade` if the place is not free in time, or if nobody can tell.
     """
     account, action = lane
+    watch.begin()
     try:
         async with asyncio.timeout(wait_seconds) as waiting, place:
             waiting.reschedule(None)
-            return await call()
+            with watch:
+                return await call()
     except TimeoutError:
-        raise NotMade(f"account {account} is at its limit of {action} calls a second") from None
+        raise watch.not_made(NotMade(f"account {account} is at its limit of {action} calls a second")) from None
     except StoreUnavailable as error:
-        raise NotMade(f"the database, which counts the calls of account {account}, is away: {error}") from error
+        why = f"the database, which counts the calls of account {account}, is away: {error}"
+        raise watch.not_made(NotMade(why)) from error
 
 
 def _may_pass(error: CloudError) -> bool:

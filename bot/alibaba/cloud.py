@@ -16,12 +16,14 @@ import httpx
 from bot.alibaba import codes
 from bot.alibaba.access import Access, within
 from bot.alibaba.budget import Budget, CallClass, Reservation
+from bot.alibaba.calls import CallWatch
 from bot.alibaba.changes import Change, change_of
 from bot.alibaba.iot import Iot, Stamp
 from bot.alibaba.key_sources import KeySource
 from bot.alibaba.reads import Reads
 from bot.errors import CloudRefused, LeaseLost
 from bot.model import Instance, Intent, Notice, Receipt, Step, Target
+from bot.ports.telemetry import Telemetry
 
 CHANGE_SECONDS = 10.0
 """A change call, with its wait for a slot, ends after so long."""
@@ -38,12 +40,13 @@ class _Prepared:
 
     iot: Iot
     place: Reservation
+    watch: CallWatch
 
 
 class Cloud(Reads):
     """Every instance, by name, with the source of its key by the same name. Both mappings may change while this lives.
 
-    `now` gives aware UTC, `new_nonce` a text that was never used before.
+    `now` gives aware UTC, `new_nonce` a text that was never used before. `telemetry` is told of each call.
     """
 
     def __init__(
@@ -55,8 +58,12 @@ class Cloud(Reads):
         budget: Budget,
         now: Callable[[], datetime],
         new_nonce: Callable[[], str],
+        telemetry: Telemetry | None = None,
     ) -> None:
-        super().__init__(Access(instances, keys=keys, http=http, budget=budget, now=now, new_nonce=new_nonce))
+        access = Access(
+            instances, keys=keys, http=http, budget=budget, now=now, new_nonce=new_nonce, telemetry=telemetry
+        )
+        super().__init__(access)
         self._prepared: dict[str, _Prepared] = {}
 
     def prepare(self, step: Step) -> Intent:
@@ -68,7 +75,6 @@ class Cloud(Reads):
         instance = self._access.instance(step.target.instance)
         action = change_of(step).action
         key = self._access.key_of(instance)
-        iot = self._access.iot(instance, key)
         now = self._access.now()
         intent = Intent(
             step,
@@ -77,8 +83,10 @@ class Cloud(Reads):
             key.key_id,
             now + timedelta(seconds=CHANGE_SECONDS),
         )
+        watch = self._watch(intent, action)
+        iot = self._access.iot(instance, key, watch=watch)
         place = self._access.reserve(instance, action, CallClass.STOP, call_seconds=CHANGE_SECONDS)
-        self._keep(intent.nonce, _Prepared(iot, place))
+        self._keep(intent.nonce, _Prepared(iot, place, watch))
         return intent
 
     async def send(self, intent: Intent, *, is_held: Callable[[], bool] = lambda: True) -> Receipt:
@@ -93,8 +101,22 @@ class Cloud(Reads):
     def explain(self, error: Exception, target: Target) -> Notice:
         return codes.explain(error, target, self._access.find(target.instance))
 
+    def without_key(self) -> tuple[str, ...]:
+        """The instances that cannot be called now, because there is no key or it has ended."""
+        return self._access.without_key()
+
     def command_line(self, step: Step) -> str:
         return codes.command_line(step, self._access.find(step.target.instance))
+
+    def _watch(self, intent: Intent, action: str) -> CallWatch:
+        step = intent.step
+        return CallWatch(
+            self._access.telemetry,
+            instance=step.target.instance,
+            action=action,
+            step=step.kind.value,
+            nonce=intent.nonce,
+        )
 
     def _keep(self, nonce: str, prepared: _Prepared) -> None:
         def give_back(_: object = None) -> None:
@@ -123,12 +145,15 @@ class Cloud(Reads):
             return await iot.make(change, stamp=stamp, timeout_seconds=max(_TOO_LATE_SECONDS, until - loop.time()))
 
         wait_seconds = seconds - _TOO_LATE_SECONDS
-        return await within(prepared.place, make, wait_seconds=wait_seconds, lane=(instance.account, change.action))
+        lane = (instance.account, change.action)
+        return await within(prepared.place, make, wait_seconds=wait_seconds, lane=lane, watch=prepared.watch)
 
     def _prepared_again(self, intent: Intent, instance: Instance, change: Change, seconds: float) -> _Prepared:
         """For an intent that was sent before, or prepared by another process: the same bytes need the same key."""
         key = self._access.key_of(instance)
         if key.key_id != intent.key_id:
             raise CloudRefused(codes.KEY_CHANGED, "the access key was changed after the call was signed")
-        iot = self._access.iot(instance, key)
-        return _Prepared(iot, self._access.reserve(instance, change.action, CallClass.STOP, call_seconds=seconds))
+        watch = self._watch(intent, change.action)
+        iot = self._access.iot(instance, key, watch=watch)
+        place = self._access.reserve(instance, change.action, CallClass.STOP, call_seconds=seconds)
+        return _Prepared(iot, place, watch)

@@ -29,7 +29,15 @@ from bot.alibaba.ota_meanings import OTA, PRODUCTS_AND_DEVICES
 from bot.errors import CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
 from bot.model import Instance, Notice, Target
 
-__all__ = ["BAD_ENDPOINT", "KEY_CHANGED", "NO_CREDENTIALS", "UNKNOWN_INSTANCE", "command_line", "explain"]
+__all__ = [
+    "BAD_ENDPOINT",
+    "KEY_CHANGED",
+    "NO_CREDENTIALS",
+    "UNKNOWN_INSTANCE",
+    "command_line",
+    "explain",
+    "known_code",
+]
 
 KEY_CHANGED = "otabrake.KeyChanged"
 UNKNOWN_INSTANCE = "otabrake.UnknownInstance"
@@ -69,7 +77,9 @@ OWN = {
         "The call could not be made: {message}.", "Ask again; if it stays so, make the change in the IoT console.", YOU
     ),
 }
-_MEANINGS = folded_table(SERVICE, GATEWAY, OTA, PRODUCTS_AND_DEVICES, OWN)
+_TABLES = (SERVICE, GATEWAY, OTA, PRODUCTS_AND_DEVICES, OWN)
+_MEANINGS = folded_table(*_TABLES)
+_SPELLINGS = {code.casefold(): code for table in _TABLES for code in table}
 _BEGINNINGS = sorted(
     ((code.rstrip("*"), meaning) for code, meaning in _MEANINGS.items() if code.endswith((".", "*"))),
     key=lambda entry: len(entry[0]),
@@ -109,6 +119,11 @@ def explain(error: Exception, target: Target, instance: Instance | None) -> Noti
         ),
         reference=reference,
     )
+
+
+def known_code(code: str) -> str | None:
+    """The code as the tables spell it; None if they do not hold it as a whole."""
+    return _SPELLINGS.get(code.casefold())
 
 
 def _is_quotable(meaning: Meaning, code: str, message: str) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from bot.alibaba.answers import folded, plain_text
+from bot.alibaba.calls import CallWatch
 from bot.alibaba.changes import Change
 from bot.alibaba.client import AlibabaClient
 from bot.alibaba.records import (
@@ -70,15 +71,24 @@ class Stamp:
 
 
 class Iot:
-    """One instance. `new_stamp` makes the nonce and date of a call that brings none.
+    """One instance. `new_stamp` makes the nonce and date of a call that brings none; `watch` sees the one call for
+    which this was made.
 
     Every method may raise a `CloudError`.
     """
 
-    def __init__(self, client: AlibabaClient, *, instance_id: str | None, new_stamp: Callable[[], Stamp]) -> None:
+    def __init__(
+        self,
+        client: AlibabaClient,
+        *,
+        instance_id: str | None,
+        new_stamp: Callable[[], Stamp],
+        watch: CallWatch | None = None,
+    ) -> None:
         self._client = client
         self._instance_id = instance_id
         self._new_stamp = new_stamp
+        self._watch = watch
 
     async def make(
         self, change: Change, *, stamp: Stamp | None = None, timeout_seconds: float = _CALL_SECONDS
@@ -151,10 +161,15 @@ class Iot:
     ) -> dict[str, object]:
         stamp = stamp or self._new_stamp()
         own = {"IotInstanceId": self._instance_id} if self._instance_id else {}
+        if self._watch is not None:
+            self._watch.asks(params)
         answer = await self._client.call(
             action, {**own, **params}, nonce=stamp.nonce, date=stamp.date, timeout_seconds=timeout_seconds
         )
-        return folded(answer)
+        fields = folded(answer)
+        if self._watch is not None:
+            self._watch.hears(plain_text(fields.get("requestid")) or None)
+        return fields
 
 
 def _page(size: int, number: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ from bot.model.people import (
     Question,
     Requirements,
     Unknown,
+    is_from_terminal,
 )
 from bot.model.rollouts import (
     OPEN_STATES,
@@ -73,4 +74,5 @@ __all__ = [
     "TaskState",
     "Touch",
     "Unknown",
+    "is_from_terminal",
 ]

@@ -18,9 +18,14 @@ class Unknown(Enum):
 UNKNOWN = Unknown.UNKNOWN
 
 
+def is_from_terminal(user_id: str) -> bool:
+    """Whether this is a person at a terminal (the OS user at the machine, `alice@ops1`), whom Slack does not know."""
+    return "@" in user_id
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks: an identity that was checked at `verified_at`.
+    """Who asks: an identity that was checked at `verified_at`. `user_id` is Slack's, or that of a person at a terminal.
 
     `groups` are the ids of the Slack user groups this person is in, among those that the policy names.
     """

@@ -176,7 +176,7 @@ def _people(conditions: list[tuple[str, ...]], groups: Mapping[str, Group], *, f
         elif group.usergroup is not None:
             by_usergroup[group.usergroup] = by_usergroup.get(group.usergroup, 0) | rules
         else:
-            for user in group.users:
+            for user in group.people:
                 by_user[user] = by_user.get(user, 0) | rules
     return People(free, by_user, by_usergroup, by_word)
 
@@ -226,11 +226,17 @@ def _union(sets: Iterable[RuleSet]) -> RuleSet:
 def _digest(rules: tuple[Rule, ...], groups: Mapping[str, Group], instances: Mapping[str, Instance]) -> str:
     content = {
         "rules": [_canonical(rule) for rule in rules],
-        "groups": {name: [group.usergroup, sorted(group.users)] for name, group in groups.items()},
+        "groups": {name: _members(group) for name, group in groups.items()},
         "instances": {name: asdict(instance) for name, instance in instances.items()},
     }
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _members(group: Group) -> list[object]:
+    """What a group consists of; a policy that names nobody at a terminal keeps the digest it had before one could."""
+    at_terminals = [sorted(group.terminal)] if group.terminal else []
+    return [group.usergroup, sorted(group.users), *at_terminals]
 
 
 def _canonical(rule: Rule) -> list[object]:

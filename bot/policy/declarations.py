@@ -13,7 +13,7 @@ from bot.model import REGIONS, Instance
 from bot.policy.complaints import Mark, shown
 from bot.policy.nodes import Node, Scalar
 from bot.policy.reading import Page, fields, is_empty, named, one_of, shaped, words
-from bot.policy.rules import ANYONE, USER_ID, Group
+from bot.policy.rules import ANYONE, TERMINAL_ID, USER_ID, Group, listed
 
 CHANNEL_ID = re.compile(r"[CG][A-Z0-9]{2,20}")
 CHANNEL_EXPECTED = "a channel's id such as C0INCIDENT (Slack shows it at the foot of the channel's details)"
@@ -23,6 +23,7 @@ _NAME_EXPECTED = "letters, digits, dots, dashes and underscores, at most 64"
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_GROUP_KEYS = ("usergroup", "users", "terminal")
 _INSTANCE_KEYS = (
     "region",
     "instance_id",
@@ -40,14 +41,18 @@ def read_group(page: Page, name: str, at: Mark, node: Node) -> Group:
     _check_name(page, name, at, of="a group's name")
     if name == ANYONE or USER_ID.fullmatch(name) or USERGROUP_ID.fullmatch(name):
         page.wrong(at, f"a group named {shown(name)}", expected="a name that is neither an id nor anyone")
-    found = fields(page, node, of=f"the group {shown(name)}", known=("usergroup", "users"))
+    found = fields(page, node, of=f"the group {shown(name)}", known=_GROUP_KEYS)
     if len(found) != 1:
         if found or is_empty(node):
-            page.wrong(node.at, f"the group {shown(name)} has {_which(found)}", expected="either usergroup or users")
+            expected = f"one of {listed(_GROUP_KEYS)}; a rule may name several groups"
+            page.wrong(node.at, f"the group {shown(name)} has {_which(found)}", expected=expected)
         return Group(name)
     if "usergroup" in found:
         expected = "a user group's id such as S0614TZAA (Slack: the group's page, Copy group ID)"
         return Group(name, shaped(page, found["usergroup"][1], USERGROUP_ID, of="usergroup", expected=expected))
+    if "terminal" in found:
+        people = words(page, found["terminal"][1], of="terminal")
+        return Group(name, terminal=frozenset(_terminal_id(page, word) for word in people))
     people = words(page, found["users"][1], of="users")
     return Group(name, users=frozenset(_user_id(page, word) for word in people))
 
@@ -62,6 +67,17 @@ def _user_id(page: Page, word: Scalar) -> str:
             word.at,
             f"{shown(word.text)} in users is not an id",
             expected="a user's id such as U012AB3CD (Slack: the profile's menu, Copy member ID)",
+        )
+    return word.text
+
+
+def _terminal_id(page: Page, word: Scalar) -> str:
+    if not TERMINAL_ID.fullmatch(word.text):
+        page.wrong(
+            word.at,
+            f"{shown(word.text)} in terminal is not a person at a machine",
+            expected="the OS user and the machine's short name in small letters, such as alice@ops1 (there: id -un, "
+            "hostname -s)",
         )
     return word.text
 

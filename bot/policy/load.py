@@ -21,7 +21,7 @@ from bot.policy.declarations import read_groups, read_instances
 from bot.policy.drafts import Draft, read_rules
 from bot.policy.nodes import Scalar, Spot, Unread, read_tree
 from bot.policy.reading import Page, fields
-from bot.policy.rules import ANYONE, USER_ID, Group, Rule, RuleKind, listed
+from bot.policy.rules import ANYONE, TERMINAL_ID, USER_ID, Group, Rule, RuleKind, listed
 
 __all__ = ["Policy", "is_policy_file", "load"]
 
@@ -161,6 +161,10 @@ def _operations(page: Page, word: Scalar, operations: Operations) -> frozenset[s
 
 def _check_person(page: Page, word: Scalar, groups: Mapping[str, Group], *, may_be_anyone: bool) -> None:
     if word.text in groups or USER_ID.fullmatch(word.text) or (may_be_anyone and word.text == ANYONE):
+        return
+    if TERMINAL_ID.fullmatch(word.text):
+        wrong = f"{shown(word.text)} is a person at a terminal, whom only a group may name"
+        page.wrong(word.at, wrong, expected=f"a group, and under groups: {{terminal: [{word.text}]}}")
         return
     right = (*sorted(groups), ANYONE) if may_be_anyone else tuple(sorted(groups))
     names = [*right[:_NAMES_SHOWN], "a user's id such as U012AB3CD"]

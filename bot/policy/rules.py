@@ -17,6 +17,9 @@ ANYONE = "anyone"
 USER_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
 """A person's id at Slack."""
 
+TERMINAL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+$\\@-]{0,127}@[a-z0-9][a-z0-9_-]{0,62}")
+"""A person at a terminal: the OS user, which may hold a domain, at the short name of the machine."""
+
 
 class RuleKind(StrEnum):
     ALLOW = "allow"
@@ -26,11 +29,17 @@ class RuleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """People under one name: a Slack user group by its id, or a list of user ids."""
+    """People under one name: a Slack user group by its id, a list of user ids, or a list of people at terminals."""
 
     name: str
     usergroup: str | None = None
     users: frozenset[str] = frozenset()
+    terminal: frozenset[str] = frozenset()
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The actors whom the policy names one by one."""
+        return self.users | self.terminal
 
 
 @dataclass(frozen=True, slots=True)

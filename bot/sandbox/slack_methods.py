@@ -71,6 +71,17 @@ def _post_ephemeral(api: WebApi, arguments: Arguments) -> Json:
     return {"message_ts": api.new_message(arguments, seen_by=person.id).ts}
 
 
+def _get_permalink(api: WebApi, arguments: Arguments) -> Json:
+    channel = api.visible_channel(arguments["channel"])
+    message = api.workspace.find(channel.id, arguments["message_ts"])
+    if message is None:
+        raise Refused("message_not_found")
+    link = f"https://{api.workspace.domain}.slack.com/archives/{channel.id}/p{message.ts.replace('.', '')}"
+    if message.thread_ts is not None:
+        link += f"?thread_ts={message.thread_ts}&cid={channel.id}"
+    return {"channel": channel.id, "permalink": link}
+
+
 def _users_info(api: WebApi, arguments: Arguments) -> Json:
     person = api.workspace.people.get(arguments["user"])
     if person is None:
@@ -158,6 +169,11 @@ METHODS: Mapping[str, Method] = {
         | {"user": "string"},
         needs=("channel", "user"),
         scopes=("chat:write",),
+    ),
+    "chat.getPermalink": Method(
+        carry_out=_get_permalink,
+        takes={"channel": "string", "message_ts": "string"},
+        needs=("channel", "message_ts"),
     ),
     "users.info": Method(
         carry_out=_users_info,

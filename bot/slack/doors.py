@@ -16,50 +16,61 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 from starlette.types import Receive, Scope, Send
 
+from bot.ports.telemetry import AckResult, Telemetry, TurnedAway
+from bot.slack.acks import Ack
 from bot.slack.gate import MAX_BYTES, Admitted, Answered, Gate
-from bot.workflow.means import Log
 
 _READ = {name.encode(): name for name in ("content-type", "x-slack-request-timestamp", "x-slack-signature")}
 """The headers that the gate reads, as ASGI spells them (in lower case)."""
 
 
-async def dispatch(app: AsyncApp, admitted: Admitted, *, log: Log) -> BoltResponse:
-    """Hands what was admitted to Bolt, already parsed; the listeners find it in their context.
+async def dispatch(app: AsyncApp, admitted: Admitted, known: Ack) -> BoltResponse:
+    """Hands what was admitted to Bolt, already parsed; the listeners find it in their context, and fill in `known`.
 
     Bolt reads many fields on its way to a listener, and stumbles over some that are not what Slack sends.
     """
     try:
-        request = AsyncBoltRequest(body=admitted.body, context={"admitted": admitted}, mode="socket_mode")
+        request = AsyncBoltRequest(
+            body=admitted.body, context={"admitted": admitted, "known": known}, mode="socket_mode"
+        )
         response: BoltResponse = await app.async_dispatch(request)
     except Exception as error:  # genuine but unreadable: an answer, not a crash
-        log.error("not dispatched", kind=admitted.kind.value, why=type(error).__name__)
-        return BoltResponse(status=400, body="malformed request")
+        return _unreadable(known, type(error).__name__)
     if response.status >= 500:  # not a listener of ours: those answer in any case
-        log.error("not dispatched", kind=admitted.kind.value, why="Bolt could not read it")
-        return BoltResponse(status=400, body="malformed request")
+        return _unreadable(known, "Bolt could not read it")
     return response
+
+
+def _unreadable(known: Ack, why: str) -> BoltResponse:
+    known.result, known.why = AckResult.MALFORMED, why
+    return BoltResponse(status=400, body="malformed request")
 
 
 class HttpDoor:
     """`POST /slack/events`, an ASGI app."""
 
-    def __init__(self, app: AsyncApp, gate: Gate, *, log: Log, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, app: AsyncApp, gate: Gate, *, telemetry: Telemetry, now: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
         self._gate = gate
-        self._log = log
+        self._telemetry = telemetry
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         raw = await _body(receive)
         verdict = self._gate.admit_http(headers, raw, now=self._now())
         if isinstance(verdict, Answered):
-            self._log.info("refused at the gate", status=verdict.status, why=verdict.why)
+            self._telemetry.note(TurnedAway(verdict.status, verdict.why))
             await _respond(send, verdict.status, {}, verdict.text)
             return
-        response = await dispatch(self._app, verdict, log=self._log)
+        known = Ack()
+        response = await dispatch(self._app, verdict, known)
         status = 200 if response.status == 404 else response.status  # what nobody listens to is no error of Slack's
         await _respond(send, status, response.headers, response.body if status == response.status else "")
+        self._telemetry.note(known.given(verdict.kind, time.perf_counter() - began))
 
 
 async def _body(receive: Receive) -> bytes:
@@ -90,10 +101,12 @@ async def _respond(send: Send, status: int, headers: Mapping[str, Any], body: st
 class SocketDoor:
     """Socket Mode: Slack's client keeps the connection; each envelope goes through the gate and is acknowledged."""
 
-    def __init__(self, app: AsyncApp, gate: Gate, *, app_token: str, client: AsyncWebClient, log: Log) -> None:
+    def __init__(
+        self, app: AsyncApp, gate: Gate, *, app_token: str, client: AsyncWebClient, telemetry: Telemetry
+    ) -> None:
         self._app = app
         self._gate = gate
-        self._log = log
+        self._telemetry = telemetry
         self._socket = SocketModeClient(app_token=app_token, web_client=client)
         self._socket.socket_mode_request_listeners.append(self._take)
 
@@ -109,11 +122,14 @@ class SocketDoor:
         return alive
 
     async def _take(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
+        began = time.perf_counter()
         verdict = self._gate.admit_socket(request.payload)
-        payload: dict[str, Any] | None = None
         if isinstance(verdict, Answered):
-            self._log.info("refused at the gate", status=verdict.status, why=verdict.why)
-        else:
-            response = await dispatch(self._app, verdict, log=self._log)
-            payload = json.loads(response.body) if response.status == 200 and response.body else None
+            self._telemetry.note(TurnedAway(verdict.status, verdict.why))
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+            return
+        known = Ack()
+        response = await dispatch(self._app, verdict, known)
+        payload = json.loads(response.body) if response.status == 200 and response.body else None
         await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id, payload=payload))
+        self._telemetry.note(known.given(verdict.kind, time.perf_counter() - began))

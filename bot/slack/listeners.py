@@ -20,17 +20,18 @@ from bot.errors import StoreUnavailable
 from bot.exchange import Delivery, Post, PostKind, ReplyTo
 from bot.model import Notice
 from bot.operations import Operations
+from bot.ports.telemetry import AckResult
 from bot.slack import views
+from bot.slack.acks import Ack
 from bot.slack.gate import Admitted, Identity, Kind
 from bot.slack.payloads import asked, clicked, replying_to
 from bot.slack.views import Message
-from bot.workflow.means import Log
 
 WITHIN_SECONDS = 2.0
 _ANY = re.compile(".*")
 
 Receive = Callable[[Delivery], Awaitable[bool]]
-Listener = Callable[[Admitted], Awaitable[Notice | None]]
+Listener = Callable[[Admitted, Ack], Awaitable[Notice | None]]
 
 
 def create_bolt(client: Any, identity: Identity) -> AsyncApp:
@@ -70,7 +71,6 @@ class Listeners:
         operations: Operations,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
-        log: Log,
         tell: Callable[[ReplyTo, Message], None],
     ) -> None:
         self._receive = receive
@@ -78,7 +78,6 @@ class Listeners:
         self._operations = operations
         self._clock = clock
         self._new_id = new_id
-        self._log = log
 
     def register(self, app: AsyncApp) -> None:
         app.command(_ANY)(self._bounded(self._command))
@@ -89,24 +88,29 @@ class Listeners:
 
         async def bounded(ack: AsyncAck, context: Any) -> None:
             admitted: Admitted = context["admitted"]
+            known: Ack = context["known"]
             try:
                 async with asyncio.timeout(WITHIN_SECONDS):
-                    notice = await listener(admitted)
+                    notice = await listener(admitted, known)
             except TimeoutError:
-                reference = self._new_id()[:8]
-                notice = _slow(reference)
-                self._log.error("acknowledged late", kind=admitted.kind.value, reference=reference)
+                notice = _slow(self._in_trouble(known, AckResult.LATE, why=f"not written within {WITHIN_SECONDS:g} s"))
             except StoreUnavailable as error:
-                reference = self._new_id()[:8]
-                notice = _slow(reference) if error.may_have_written else _not_written(reference)
-                self._log.error("not written", kind=admitted.kind.value, reference=reference, why=str(error))
+                say, result = (
+                    (_slow, AckResult.LATE) if error.may_have_written else (_not_written, AckResult.NOT_WRITTEN)
+                )
+                notice = say(self._in_trouble(known, result, why=str(error)))
             except Exception as error:  # a person is waiting: anything is answered
-                reference = self._new_id()[:8]
-                notice = _broken(reference)
-                self._log.error("listener failed", kind=admitted.kind.value, reference=reference, exc_info=error)
+                notice = _broken(self._in_trouble(known, AckResult.FAILED, error=error))
             await self._acknowledge(ack, admitted, notice)
 
         return bounded
+
+    def _in_trouble(
+        self, known: Ack, result: AckResult, *, why: str | None = None, error: Exception | None = None
+    ) -> str:
+        """The reference that the person is shown, and by which the log is searched."""
+        known.result, known.why, known.error, known.reference = result, why, error, self._new_id()[:8]
+        return known.reference
 
     async def _acknowledge(self, ack: AsyncAck, admitted: Admitted, notice: Notice | None) -> None:
         """A command is answered in the acknowledgement, for its sender alone; a click cannot be, so beside it."""
@@ -120,25 +124,25 @@ class Listeners:
         await ack()
         self._tell(replying_to(admitted), message)
 
-    async def _command(self, admitted: Admitted) -> Notice | None:
+    async def _command(self, admitted: Admitted, known: Ack) -> Notice | None:
         found = asked(admitted, self._operations, delivery_id=self._new_id(), now=self._clock())
         if isinstance(found, Notice):
+            known.result, known.reply_to = AckResult.AT_ONCE, replying_to(admitted)
             return found
-        return await self._write_down(found)
+        await self._write_down(found, known)
+        return None
 
-    async def _click(self, admitted: Admitted) -> Notice | None:
+    async def _click(self, admitted: Admitted, known: Ack) -> Notice | None:
         found = clicked(admitted, delivery_id=self._new_id(), now=self._clock())
         if found is None:
-            self._log.info("unknown button", key=admitted.key)
-            return None
-        return await self._write_down(found)
-
-    async def _write_down(self, delivery: Delivery) -> Notice | None:
-        """The road logs what becomes of a delivery; here only what nothing will become of is said."""
-        if not await self._receive(delivery):
-            actor = delivery.reply_to.user_id
-            self._log.info("duplicate", actor=actor, content=type(delivery.content).__name__.lower())
+            known.result, known.reply_to = AckResult.UNKNOWN, replying_to(admitted)
+        else:
+            await self._write_down(found, known)
         return None
+
+    async def _write_down(self, delivery: Delivery, known: Ack) -> None:
+        known.delivery = delivery
+        known.result = AckResult.WRITTEN if await self._receive(delivery) else AckResult.DUPLICATE
 
 
 def _slow(reference: str) -> Notice:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -17,12 +18,14 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import LeaseLost, StoreUnavailable
 from bot.exchange import Post, PostKind, ReplyTo
-from bot.model import Instance, Notice
+from bot.model import Instance, Notice, is_from_terminal
 from bot.operations import Operations
 from bot.ports import Lease, Leases, Owed, OwedLane, Store, Surface
+from bot.proposals import Proposal, State
 from bot.slack import views
 from bot.slack.attachments import Attachments, NotSent, in_direct_messages
-from bot.slack.messages import Messages, Undeliverable, may_pass, retry_after
+from bot.slack.messages import Deleted, Messages, Undeliverable, may_pass, retry_after
+from bot.slack.pace import Pace
 from bot.slack.people import SLACK_TROUBLE, error_code
 from bot.slack.surfaces import Surfaces
 from bot.slack.views import Message
@@ -52,15 +55,18 @@ class SlackNotifier:
         instance: Callable[[str], Instance | None],
         log: Log,
         unshown: Callable[[str, str], Awaitable[None]],
+        moved: Callable[[str], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._messages = Messages(client, session)
+        self._messages = Messages(client, session, Pace(seconds=seconds, sleep=sleep))
         self._surfaces = Surfaces(self._messages, store=store, operations=operations, instance=instance, log=log)
         self._attachments = attachments
         self._store = store
         self._operations = operations
         self._log = log
         self._unshown = unshown
+        self._moved = moved
         self._sleep = sleep
         self._owing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -216,8 +222,10 @@ class SlackNotifier:
             raise Undeliverable("no address")
 
     async def _deliver_to_one(self, post: Post, to: ReplyTo) -> None:
+        if is_from_terminal(to.user_id):
+            return  # told where it was asked: Slack knows no such person
         if post.file is None:
-            await self._messages.reply(to, views.reply(post))
+            await self._messages.reply(to, views.reply(post, link=await self._link_of(post)))
         elif await self._attachments.send_to(to.user_id, post.file):
             await self._store.record(posts=(Post(PostKind.REPLY, post.lane, in_direct_messages(), to),))
 
@@ -225,6 +233,39 @@ class SlackNotifier:
         proposal = await self._store.fetch_proposal(post.lane)
         if proposal is None:
             raise Undeliverable("no such proposal")
+        try:
+            await self._show(post, proposal)
+        except Undeliverable as error:
+            surface = await self._store.fetch_surface(proposal.proposal_id)
+            if surface.card is None:
+                raise  # it never stood anywhere
+            if isinstance(error, Deleted) and proposal.state is State.FINISHED and post.kind in _MADE_TRUE:
+                return  # somebody has tidied up
+            await self._show_elsewhere(post, proposal, error)
+
+    async def _show_elsewhere(self, post: Post, proposal: Proposal, why: Undeliverable) -> None:
+        """The card moves, and with it what is said; an offer that waits there is made anew, with its own buttons."""
+        try:
+            await self._surfaces.move(proposal, is_deleted=isinstance(why, Deleted))
+        except Undeliverable as nowhere:
+            raise why from nowhere
+        self._log.error("card moved", lane=post.lane, why=str(why))
+        is_waiting = proposal.state is State.OFFERED
+        if is_waiting:
+            await self._moved(proposal.proposal_id)
+        if post.kind is not PostKind.CARD and not (is_waiting and post.kind in _MADE_TRUE):
+            await self._show(post, proposal)
+
+    async def _link_of(self, post: Post) -> str | None:
+        """Where the card can be opened that a reply points to."""
+        if post.pointing_to is None:
+            return None
+        surface = await self._store.fetch_surface(post.pointing_to)
+        if surface.channel is None or surface.card is None:
+            return None
+        return await self._messages.find_link(surface.channel, surface.card)
+
+    async def _show(self, post: Post, proposal: Proposal) -> None:
         if post.kind is PostKind.CARD:
             await self._surfaces.show_card(proposal)
         elif post.kind is PostKind.BUTTONS:

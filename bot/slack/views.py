@@ -175,8 +175,8 @@ def broadcast(notice: Notice, proposal: Proposal, operation: Operation) -> Messa
     return _message((f"{name}:", *_said(notice)), [context(plain(name)), *_notice_blocks(notice)])
 
 
-def reply(post: Post) -> Message:
-    """An answer for one person alone, with the numbers if it has any, and what to pick from."""
+def reply(post: Post, *, link: str | None = None) -> Message:
+    """An answer for one person alone, with the numbers if it has any, what to pick from, and the way to a card."""
     notice = post.notice or Notice("")
     blocks = _notice_blocks(notice)
     parts = list(_said(notice))
@@ -188,6 +188,9 @@ def reply(post: Post) -> Message:
         blocks += _pick_buttons(post)
         unsaid = [name for name in post.picks[:PICKS_MOST] if not any(name in part for part in parts)]
         parts.append(f"To pick from: {', '.join(unsaid)}" if unsaid else "")
+    if link is not None:
+        blocks.append(context(mrkdwn(f"<{link}|Open the card>")))
+        parts.append(f"The card: {link}")
     return _message(parts, blocks)
 
 

@@ -62,6 +62,9 @@ Index(
     sqlite_where=text("handled_at IS NULL"),
     postgresql_where=text("handled_at IS NULL"),
 )
+_handled = text("handled_at IS NOT NULL")
+Index("inbox_handled", inbox.c.handled_at, inbox.c.delivery_id, sqlite_where=_handled, postgresql_where=_handled)
+"""What is pruned is found by these three. A new delivery is in none: the acknowledgement does not pay for it."""
 
 proposals = Table(
     "proposals",
@@ -90,6 +93,14 @@ Index(
 )
 _unfinished = text("state <> 'finished'")
 Index("unfinished", proposals.c.created_at, sqlite_where=_unfinished, postgresql_where=_unfinished)
+_finished = text("state = 'finished'")
+Index(
+    "proposals_finished",
+    proposals.c.created_at,
+    proposals.c.proposal_id,
+    sqlite_where=_finished,
+    postgresql_where=_finished,
+)
 
 offers = Table(
     "offers",
@@ -97,6 +108,7 @@ offers = Table(
     Column("offer_id", String(64), primary_key=True),
     Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), nullable=False),
 )
+Index("offers_of_proposal", offers.c.proposal_id)
 
 calls = Table(
     "calls",
@@ -140,6 +152,9 @@ Index(
     sqlite_where=text("settled_at IS NULL"),
     postgresql_where=text("settled_at IS NULL"),
 )
+_settled = text("settled_at IS NOT NULL")
+Index("outbox_settled", outbox.c.settled_at, outbox.c.post_id, sqlite_where=_settled, postgresql_where=_settled)
+Index("outbox_of_lane", outbox.c.lane)
 
 surfaces = Table(
     "surfaces",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from bot.audit import EntryName, Fact
 from bot.errors import OutOfTurn, PeopleUnavailable, Unidentified
 from bot.exchange import Choice, Click, Delivery
-from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place
+from bot.model import Actor, Notice, Offer, Outcome, OutcomeCode, Place, is_from_terminal
 from bot.policy.load import Policy
 from bot.ports import Lease, Transition
 from bot.proposals import Confirmed, Ended, Proposal, State
@@ -56,7 +56,11 @@ async def _answer(means: Means, delivery: Delivery, click: Click, ahead: LookAhe
 
 
 def _no(proposal: Proposal, notice: Notice, *, why: str) -> TurnedDown:
-    return TurnedDown(notice, why=why, proposal_id=proposal.proposal_id)
+    target = proposal.target
+    facts: dict[str, Fact] = {"operation": proposal.operation, "instance": target.instance}
+    if target.job:
+        facts["job"] = target.job
+    return TurnedDown(notice, why=why, proposal_id=proposal.proposal_id, facts=facts)
 
 
 async def _identify(means: Means, delivery: Delivery, proposal: Proposal) -> Actor:
@@ -92,8 +96,8 @@ async def _confirm(
     actor: Actor,
     ahead: LookAhead,
 ) -> GoOn:
-    place = delivery.reply_to.place
-    decision = decide_at_card(policy, proposal, actor, offer.preview, channel=place.channel)
+    channel = delivery.reply_to.place.channel
+    decision = decide_at_card(policy, proposal, actor, offer.preview, channel=channel)
     if not decision.is_allowed:
         raise _no(proposal, refusals.click_denied(decision), why="denied")
     if decision.requirements.reason and not proposal.reason:
@@ -110,7 +114,7 @@ async def _confirm(
         confirmed = transition(
             means,
             proposal,
-            Confirmed(offer.offer_id, actor.user_id, decision, Place(place.channel)),
+            Confirmed(offer.offer_id, actor.user_id, decision, _place_of(proposal, actor, channel)),
             name=EntryName.CONFIRMED,
             actor=actor.user_id,
             facts=facts,
@@ -123,6 +127,11 @@ async def _confirm(
     if lease is None:
         raise await _was_slower(means, proposal)
     return GoOn(confirmed.after, lease, looking)
+
+
+def _place_of(proposal: Proposal, actor: Actor, channel: str | None) -> Place:
+    """Where the card stands that was clicked. A yes at a terminal, which is nowhere, leaves it where it is."""
+    return proposal.place if is_from_terminal(actor.user_id) else Place(channel)
 
 
 async def _approve(means: Means, confirmed: Transition, others: Sequence[Proposal], actor: Actor) -> Lease | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from bot.audit import Entry, EntryName
 from bot.errors import PeopleUnavailable, Unidentified
 from bot.exchange import Ask, Delivery, Pick, Resume
-from bot.model import Actor, Place, Step, StepKind, Target, Touch
+from bot.model import Actor, Place, Step, StepKind, Target, Touch, is_from_terminal
 from bot.operations import Kind, Operation, Subject
 from bot.policy.decide import may_ask
 from bot.policy.load import Policy
@@ -120,12 +120,12 @@ async def _propose(means: Means, delivery: Delivery, ask: Ask, policy: Policy, t
     place = delivery.reply_to.place
     if place.channel is None:
         place = Place(policy.instances[target.instance].channel)
-    if place.channel is None:
+    if place.channel is None and not is_from_terminal(delivery.reply_to.user_id):
         raise TurnedDown(refusals.no_channel(target.instance), why="no channel")
     pending = await means.store.fetch_pending(ask.operation, target, ask.params)
     if pending is not None:
-        notice = refusals.already_waiting(pending)
-        raise TurnedDown(notice, why="already waiting", proposal_id=pending.proposal_id)
+        notice = refusals.already_waiting(pending, means.operations[pending.operation])
+        raise TurnedDown(notice, why="already waiting", proposal_id=pending.proposal_id, pending=pending)
     first = await in_the_way(means, means.operations[ask.operation], target)
     if first is not None:
         is_stop = means.operations[first.operation].is_stop

@@ -38,7 +38,8 @@ def asked_as(means: Means, ask: Ask) -> str:
 def denied(policy: Policy, actor: Actor, operation: str, place: Place, instance: str) -> TurnedDown:
     """The denial with its reasons, before anything of the target is known."""
     question = Question(actor, operation, place.channel, instance, UNKNOWN, UNKNOWN, UNKNOWN)
-    return TurnedDown(refusals.denied(operation, decide(policy, question)), why="denied")
+    notice = refusals.denied(operation, decide(policy, question))
+    return TurnedDown(notice, why="denied", facts={"operation": operation, "instance": instance})
 
 
 def standing_in(policy: Policy, place: Place) -> list[str]:

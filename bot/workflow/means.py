@@ -109,11 +109,23 @@ async def drop(reading: asyncio.Future[Any] | None) -> None:
 class TurnedDown(OtabrakeError):
     """A delivery that is answered with a no: what the person is told, and one word on why for the audit.
 
-    `picks` are the instances of which one must be picked first.
+    `facts` say what was turned down, `picks` are the instances of which one must be picked first, `pending` is
+    the proposal whose card is shown instead.
     """
 
-    def __init__(self, notice: Notice, *, why: str, proposal_id: str | None = None, picks: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        notice: Notice,
+        *,
+        why: str,
+        proposal_id: str | None = None,
+        facts: Mapping[str, Fact] | None = None,
+        picks: Sequence[str] = (),
+        pending: Proposal | None = None,
+    ) -> None:
         super().__init__(why)
+        self.pending = pending
+        self.facts = facts or {}
         self.picks = tuple(picks)
         self.notice = notice
         self.why = why
@@ -155,15 +167,10 @@ def transition(
 
 
 async def save(means: Means, written: Transition) -> Saved | None:
-    """Writes a transition, and says so in the log; None if somebody was faster."""
+    """Writes a transition; None if somebody was faster."""
     saved = await means.store.save(written)
-    if saved is None:
-        return None
-    means.notifier.wake()
-    for each in (written, *written.also):
-        for entry in each.entries:
-            state = each.after.state.value
-            means.log.info(entry.name.value, proposal=entry.proposal_id, state=state, actor=entry.actor, **entry.facts)
+    if saved is not None:
+        means.notifier.wake()
     return saved
 
 
@@ -187,13 +194,12 @@ async def reply(
     preview: Preview | None = None,
     posts: Sequence[Post] = (),
     picks: Sequence[str] = (),
+    pointing_to: str | None = None,
 ) -> None:
     """Answers the delivery `lane` for one person alone, with its audit entry; `posts` follow."""
-    post = Post(PostKind.REPLY, lane, notice, to, preview, picks=tuple(picks))
-    if not await means.store.record(entries=(entry,), posts=(post, *posts), handled=lane, lease=means.lease):
-        return  # another process has answered it
-    means.notifier.wake()
-    means.log.info(entry.name.value, actor=entry.actor, proposal=entry.proposal_id, **entry.facts)
+    post = Post(PostKind.REPLY, lane, notice, to, preview, picks=tuple(picks), pointing_to=pointing_to)
+    if await means.store.record(entries=(entry,), posts=(post, *posts), handled=lane, lease=means.lease):
+        means.notifier.wake()  # else another process has answered it
 
 
 def steps_of(means: Means, proposal: Proposal) -> tuple[Step, ...]:
@@ -208,8 +214,12 @@ def showing(proposal_id: str) -> tuple[Post, Post]:
     return Post(PostKind.CARD, proposal_id), Post(PostKind.BUTTONS, proposal_id)
 
 
-def private(proposal: Proposal, notice: Notice) -> Post:
-    return Post(PostKind.REPLY, proposal.proposal_id, notice, proposal.reply_to)
+def private(proposal: Proposal, notice: Notice, *, pending: Proposal | None = None) -> Post:
+    """A word to the asker alone, and the card of the proposal that is `pending` instead."""
+    preview = pending.offer.preview if pending is not None and pending.offer is not None else None
+    pointing_to = pending.proposal_id if pending is not None else None
+    lane = proposal.proposal_id
+    return Post(PostKind.REPLY, lane, notice, proposal.reply_to, preview, pointing_to=pointing_to)
 
 
 def decide_on(policy: Policy, proposal: Proposal, actor: Actor, preview: Preview) -> Decision:

@@ -113,10 +113,17 @@ async def _yield_to_pending(means: Means, proposal: Proposal) -> None:
     """Another proposal of the same kind was offered first: this one ends, and says so."""
     pending = await means.store.fetch_pending(proposal.operation, proposal.target, proposal.params)
     if pending is not None and pending.proposal_id != proposal.proposal_id:
-        await _end(means, proposal, Outcome(OutcomeCode.NOT_DONE, refusals.already_waiting(pending)), None)
+        notice = refusals.already_waiting(pending, means.operations[pending.operation])
+        await _end(means, proposal, Outcome(OutcomeCode.NOT_DONE, notice), None, pending)
 
 
-async def _end(means: Means, proposal: Proposal, outcome: Outcome, decision: Decision | None) -> None:
+async def _end(
+    means: Means,
+    proposal: Proposal,
+    outcome: Outcome,
+    decision: Decision | None,
+    pending: Proposal | None = None,
+) -> None:
     facts: dict[str, Fact] = {"outcome": outcome.code.value}
     if decision is not None:
         facts |= {"policy": decision.policy, "rules": list(decision.rules)}
@@ -126,7 +133,7 @@ async def _end(means: Means, proposal: Proposal, outcome: Outcome, decision: Dec
         Ended(outcome),
         name=EntryName.ENDED,
         facts=facts,
-        posts=(private(proposal, outcome.notice),),
+        posts=(private(proposal, outcome.notice, pending=pending),),
     )
 
 

@@ -134,6 +134,7 @@ def facts_of(ask: Ask, target: Target) -> dict[str, Fact]:
         "product": target.product,
         "devices": list(target.devices),
         "resumes": ask.resumes,
+        "break_glass": ask.is_break_glass,
     }
     said: dict[str, Fact] = {
         "operation": ask.operation,

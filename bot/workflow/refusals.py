@@ -22,6 +22,7 @@ from bot.workflow.figures import (
     OVER,
     count_lines,
     job_line,
+    preview_lines,
     state_words,
 )
 from bot.workflow.sentences import by_hand, lower_first, typed
@@ -108,11 +109,13 @@ def no_channel(instance: str) -> Notice:
     )
 
 
-def already_waiting(pending: Proposal) -> Notice:
+def already_waiting(pending: Proposal, operation: Operation) -> Notice:
+    preview = pending.offer.preview if pending.offer is not None else None
+    lines = preview_lines(preview, operation, pending.params) if preview is not None else ()
     return Notice(
         f"The same is already waiting for a yes, asked for at {pending.created_at:%H:%M:%S} UTC: confirm it on "
         "its card if the policy allows it for you. Nothing new was made.",
-        (f"Its reason: {pending.reason}",) if pending.reason else (),
+        (*((f"Its reason: {pending.reason}",) if pending.reason else ()), *lines),
     )
 
 

@@ -237,8 +237,10 @@ def cannot_stand(why: str) -> Notice:
     )
 
 
-def stands_elsewhere(instance: str) -> Notice:
+def stands_elsewhere(instance: str | None) -> Notice:
+    """Without an instance, in a direct message."""
+    there = f"in the channel of {instance}" if instance is not None else "in our direct messages"
     return Notice(
-        f"I cannot post here, so the card stands in the channel of {instance}: confirm it there.",
+        f"I cannot post here, so the card stands {there}: look there.",
         ("To have it here, invite me with /invite @otabrake.",),
     )

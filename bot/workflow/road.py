@@ -16,9 +16,9 @@ from functools import partial
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OutOfTurn, StoreUnavailable
 from bot.exchange import Ask, Click, Delivery, Pick, Post, PostKind, Resume
-from bot.model import Outcome, OutcomeCode
+from bot.model import Outcome, OutcomeCode, is_from_terminal
 from bot.ports import Lease, of_proposal
-from bot.proposals import ENDS, Ended, Proposal, State
+from bot.proposals import ENDS, Ended, Offered, Proposal, State
 from bot.workflow import reports
 from bot.workflow.ahead import LookAhead
 from bot.workflow.answering import expire, handle_click
@@ -27,7 +27,7 @@ from bot.workflow.calling import go_on_calling
 from bot.workflow.finding_out import find_out
 from bot.workflow.following import follow
 from bot.workflow.means import GoOn, Means, TurnedDown, move, private, reply, showing
-from bot.workflow.offering import offer
+from bot.workflow.offering import offer, offer_facts
 from bot.workflow.reading import facts_of
 from bot.workflow.rechecking import call_approved
 from bot.workflow.tasks import LeasedTasks
@@ -129,6 +129,7 @@ class Road:
         name = EntryName.CLICK_REFUSED if isinstance(delivery.content, Click) else EntryName.REFUSED
         if isinstance(ask := delivery.content, Ask):
             facts |= facts_of(ask, ask.on(ask.instance or ""))
+        facts |= no.facts
         entry = Entry(name, means.clock(), delivery.reply_to.user_id, no.proposal_id, facts)
         await reply(
             means,
@@ -137,6 +138,8 @@ class Road:
             notice=no.notice,
             entry=entry,
             picks=no.picks if isinstance(delivery.content, Ask) else (),
+            preview=no.pending.offer.preview if no.pending is not None and no.pending.offer is not None else None,
+            pointing_to=no.pending.proposal_id if no.pending is not None else None,
         )
 
     async def _go_on(self, what: GoOn) -> None:
@@ -193,15 +196,24 @@ class Road:
         await move(means, proposal, ended, name=EntryName.ENDED, facts={"outcome": code.value}, posts=posts)
 
     async def end_unshown(self, proposal_id: str, why: str) -> None:
-        """Ends a proposal whose card can stand nowhere: nobody could ever say yes to it."""
+        """Ends a proposal whose card can stand nowhere: nobody could ever say yes to it. At a terminal one can."""
         proposal = await self._means.store.fetch_proposal(proposal_id)
-        if proposal is None or proposal.state is not State.OFFERED:
+        if proposal is None or proposal.state is not State.OFFERED or is_from_terminal(proposal.requester):
             return
         notice = reports.cannot_stand(why)
         ended = Ended(Outcome(OutcomeCode.NOT_DONE, notice))
         facts: dict[str, Fact] = {"outcome": OutcomeCode.NOT_DONE.value, "why": why}
         posts = (private(proposal, notice),)
         await move(self._means, proposal, ended, name=EntryName.ENDED, facts=facts, posts=posts)
+
+    async def offer_again(self, proposal_id: str) -> None:
+        """Makes the offer anew after its card has moved: buttons that are left behind are out of date."""
+        proposal = await self._means.store.fetch_proposal(proposal_id)
+        if proposal is None or proposal.state is not State.OFFERED or proposal.offer is None:
+            return
+        anew = replace(proposal.offer, offer_id=self._means.new_id())
+        facts, posts = offer_facts(anew) | {"why": "the card has moved"}, showing(proposal_id)
+        await move(self._means, proposal, Offered(anew), name=EntryName.REOFFERED, facts=facts, posts=posts)
 
     async def _sweep(self) -> None:
         """Every second: deliveries that nobody answers, and proposals that nobody carries on."""

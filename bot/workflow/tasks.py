@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from bot.errors import LeaseLost, OutOfTurn, StoreUnavailable
 from bot.ports import LEASE_SECONDS, RENEW_SECONDS, Lease, Leases
 from bot.workflow.means import Log
@@ -96,6 +98,7 @@ class LeasedTasks:
 
     async def _guarded(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
         """One boundary around all work: a database that is away is waited for, anything else is counted and logged."""
+        bind_contextvars(key=lease.name)  # in every line of the log that comes of this work
         try:
             await work
         except StoreUnavailable as error:  # nothing can be written now: the sweep finds the work again

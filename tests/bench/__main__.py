@@ -12,9 +12,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench.machine import Broken, cores, loop_factory
+from tests.bench.machine import Broken, all_cores, cores, loop_factory
 
-PARTS = ("ack", "click", "start", "budget", "preview")
+PARTS = ("ack", "click", "start", "budget", "preview", "flows", "full")
 
 
 def main() -> int:
@@ -46,6 +46,7 @@ def main() -> int:
 
 async def _measure(given: argparse.Namespace, folder: Path) -> None:
     parts = given.parts or list(PARTS)
+    all_cores()
     _stay_off_the_server()
     began = time.monotonic()
     if "ack" in parts:
@@ -68,6 +69,14 @@ async def _measure(given: argparse.Namespace, folder: Path) -> None:
         from tests.bench import preview
 
         await preview.measure(folder, rounds=given.rounds)
+    if "flows" in parts:
+        from tests.bench import flows
+
+        await flows.measure(folder, rounds=given.rounds)
+    if "full" in parts:
+        from tests.bench import full
+
+        await full.measure(folder, rounds=given.rounds, seconds=given.seconds)
     print(f"\nTook {time.monotonic() - began:.0f} s; load average now {_load()}.")
 
 

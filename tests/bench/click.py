@@ -25,7 +25,7 @@ from bot.sandbox.slack_payloads import Occasion, block_actions, form_body, json_
 from bot.sandbox.workspace import Message
 from tests.bench.certificate import Certificate, make_certificate
 from tests.bench.figures import Goal, at_most, print_table, ratio_row, row
-from tests.bench.load import commands, http_request, length_of_answer
+from tests.bench.load import Connection, commands, http_request
 from tests.bench.machine import Broken, Child, child, cores
 from tests.bench.slack_side import SlackSide, slack_side
 
@@ -109,7 +109,7 @@ async def _server(
 async def _click_once(variant: Variant, cloud: Child, side: SlackSide) -> float:
     """Microseconds from the click to its first call."""
     port = variant.server.port
-    connection = await _Connection.to(port)
+    connection = await Connection.to(port)
     message = await _offered(variant, side, connection)
     request = http_request(_click_on(message, side), port=port, secret=SIGNING_SECRET)
     await cloud.ask(ask="calls")
@@ -125,7 +125,7 @@ async def _click_once(variant: Variant, cloud: Child, side: SlackSide) -> float:
     return float(min(told["arrivals"]) - clicked_at) / 1000
 
 
-async def _offered(variant: Variant, side: SlackSide, connection: _Connection) -> Message:
+async def _offered(variant: Variant, side: SlackSide, connection: Connection) -> Message:
     """A message with a button that stands; for ours, a command is typed and its card awaited."""
     slack = side.slack
     if not variant.is_ours:
@@ -185,32 +185,6 @@ def _click_on(message: Message, side: SlackSide) -> bytes:
         workspace, occasion, message=message, block_id=found[0], element=found[1], action_ts=f"{time.time():.6f}"
     )
     return form_body({"payload": json_body(json.loads(json.dumps(payload)))})
-
-
-class _Connection:
-    """One keep-alive connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def to(cls, port: int) -> _Connection:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def send(self, request: bytes) -> int:
-        """The status of the answer."""
-        self._writer.write(request)
-        got = b""
-        async with asyncio.timeout(10):
-            while length_of_answer(got) is None:
-                if not (some := await self._reader.read(65536)):
-                    raise Broken("the server closed the connection")
-                got += some
-        return int(got[9:12])
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _report(took: dict[tuple[str, str], list[float]], *, rounds: int, clicks: int) -> None:

@@ -38,15 +38,15 @@ def median(values: Sequence[float]) -> float:
 
 def row(name: str, values: Sequence[float], *, unit: str) -> tuple[str, ...]:
     """One measured figure: the median over the rounds, with the range."""
-    return name, f"{_spelt(median(values))} {unit}", f"{_spelt(min(values))}–{_spelt(max(values))}"
+    return name, f"{spelt(median(values))} {unit}", f"{spelt(min(values))}–{spelt(max(values))}"
 
 
 def ratio_row(name: str, ours: Sequence[float], theirs: Sequence[float], goal: Goal | None = None) -> tuple[str, ...]:
     """The median of the ratios of each round, their range, and the goal if there is one."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     middle = median(ratios)
-    spread = f"{_spelt(min(ratios))}–{_spelt(max(ratios))}"
-    return name, f"{_spelt(middle)}×", spread, goal.verdict(middle) if goal else ""
+    spread = f"{spelt(min(ratios))}–{spelt(max(ratios))}"
+    return name, f"{spelt(middle)}×", spread, goal.verdict(middle) if goal else ""
 
 
 def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -59,7 +59,8 @@ def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]])
     print(flush=True)
 
 
-def _spelt(value: float) -> str:
+def spelt(value: float) -> str:
+    """Three digits, more or less."""
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

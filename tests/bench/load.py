@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.bench.machine import Json, answer_asks, be_a_child
+from tests.bench.machine import Broken, Json, answer_asks, be_a_child
 
 MOST_PER_SECOND = {1: 6000, 10: 14000}
 """How many commands are signed for each second; a server that is faster is measured until they are used up."""
@@ -71,7 +71,7 @@ def length_of_answer(got: bytes) -> int | None:
     return last + 5 if last >= 0 else None
 
 
-class _Connection(asyncio.Protocol):
+class _Sender(asyncio.Protocol):
     """Sends a command, waits for the answer, sends the next, until time or commands are used up."""
 
     def __init__(self, pending: Iterator[bytes], until: float, took: list[float], statuses: dict[str, int]) -> None:
@@ -110,6 +110,32 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
+class Connection:
+    """One keep-alive connection, for one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> Connection:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send(self, request: bytes) -> int:
+        """The status of the answer."""
+        self._writer.write(request)
+        got = b""
+        async with asyncio.timeout(10):
+            while length_of_answer(got) is None:
+                if not (some := await self._reader.read(65536)):
+                    raise Broken("the server closed the connection")
+                got += some
+        return int(got[9:12])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 async def _run(
     *, port: int, secret: str, text: str, response_url: str, concurrency: int, seconds: float, **_: Any
 ) -> Json:
@@ -120,11 +146,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     connections = [
-        (
-            await loop.create_connection(
-                lambda: _Connection(signed, started + seconds, took, statuses), "127.0.0.1", port
-            )
-        )
+        (await loop.create_connection(lambda: _Sender(signed, started + seconds, took, statuses), "127.0.0.1", port))
         for _ in range(concurrency)
     ]
     await asyncio.gather(*(connection.done for _, connection in connections))

@@ -23,6 +23,8 @@ ANSWER_SECONDS = 90
 _MOST_BYTES = 16 * 1024 * 1024
 
 Json = dict[str, Any]
+Core = int | frozenset[int] | None
+"""Where a process runs: one core, any of these, or wherever its parent does."""
 
 
 class Broken(Exception):
@@ -41,14 +43,20 @@ def cores() -> tuple[int | None, int | None]:
     return allowed[0], allowed[-1]
 
 
+@functools.cache
+def all_cores() -> frozenset[int] | None:
+    """Every core of the machine, for what is not to be pinned; told once, like `cores`."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 @contextlib.contextmanager
-def pinned(core: int | None) -> Iterator[None]:
+def pinned(core: Core) -> Iterator[None]:
     """What is started inside the block stays on `core`."""
     if core is None:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:
@@ -79,10 +87,14 @@ class Child:
     def port(self) -> int:
         return int(self.ready["port"])
 
-    async def ask(self, **what: Any) -> Json:
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ask(self, *, within_seconds: float = ANSWER_SECONDS, **what: Any) -> Json:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(what).encode() + b"\n")
-        return await self.hear(ANSWER_SECONDS)
+        return await self.hear(within_seconds)
 
     async def hear(self, seconds: float) -> Json:
         assert self._process.stdout is not None
@@ -112,7 +124,7 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def child(
-    module: str, folder: Path, /, *, core: int | None, extra: Mapping[str, str] | None = None, **options: Any
+    module: str, folder: Path, /, *, core: Core, extra: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Child]:
     """Runs `tests.bench.<module>` with `options`; its files are in `folder`, `extra` is added to its environment."""
     errors = folder / f"{module}-{secrets.token_hex(4)}.err"
@@ -162,3 +174,12 @@ async def answer_asks(ready: Json, answer: Callable[[Json], Awaitable[Json]]) ->
 def _say(what: Json) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, with the children that it has waited for; 0 where nobody can tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 POSTGRES = os.environ.get("OTABRAKE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 
@@ -36,3 +37,14 @@ def postgres_database(*, is_wanted: bool = True) -> Iterator[str | None]:
     finally:
         with psycopg.connect(POSTGRES, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def backends(database: str) -> list[int]:
+    """The server's processes that serve this database, where they run on this machine and can be seen."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            said = path.read_bytes()
+            if said.startswith(b"postgres:") and f" {database} ".encode() in said:
+                found.append(int(path.parent.name))
+    return found

@@ -7,38 +7,39 @@ production in nothing but where Slack and the cloud are, and, where it is asked 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from sqlalchemy import Connection
+
+from bot.charts import draw
 from bot.logs import configure_logs
-from bot.ports import Freed
 from bot.sandbox.server import BOT_TOKEN, SIGNING_SECRET, sandbox_settings
 from bot.server import served
-from bot.storage.slots import SqlSlots
 from bot.wiring import running
+from bot.workflow.road import Road
 from tests.bench.machine import Json, answer_asks, be_a_child
-
-
-class _FreeAgain(SqlSlots):
-    """A slot is always free, as when somebody reads the card first; taking and giving back cost what they cost."""
-
-    async def release(self, freed: Sequence[Freed]) -> None:
-        await super().release([replace(each, at=0.0) for each in freed])
+from tests.bench.unlimited import FreeAgain, draw_nothing, lift_limits, unlimited_settings
 
 
 async def _bot(options: Json) -> None:
     configure_logs()
-    settings = sandbox_settings(
+    is_for_flows = options.get("is_for_flows", False)
+    if is_for_flows:
+        lift_limits()
+    settings = (unlimited_settings if is_for_flows else sandbox_settings)(
         Path(options["folder"]),
         iot_url=options["iot_url"],
         slack_url=options["slack_url"],
         database_url=options["database_url"],
     )
     async with AsyncExitStack() as stack:
-        app = await stack.enter_async_context(running(settings, slots=_FreeAgain))
-        app.road.is_taking_work = options["is_working"]
+        app = await stack.enter_async_context(
+            running(settings, slots=FreeAgain, draw=draw_nothing if is_for_flows else draw)
+        )
+        if not options["is_working"]:
+            _leave_work(app.road)
         port = await stack.enter_async_context(served(app.asgi))
 
         async def answer(what: Json) -> Json:
@@ -46,14 +47,40 @@ async def _bot(options: Json) -> None:
                 for _ in range(3):
                     await app.road.drain()
                     await app.notifier.drain()
+            if what["ask"] in ("open", "forget_open"):
+                return await app.database.run(partial(_open_rows, is_forgetting=what["ask"] == "forget_open"))
             if what["ask"] == "forget":
-                await app.database.run(lambda connection: connection.exec_driver_sql("DELETE FROM inbox") and None)
+                await app.database.run(_forget)
             rows = await app.database.read(
                 lambda connection: connection.exec_driver_sql("SELECT count(*) FROM inbox").scalar()
             )
             return {"rows": rows, "cpu_seconds": time.process_time()}
 
         await answer_asks({"port": port}, answer)
+
+
+def _leave_work(road: Road) -> None:
+    """From now on rows are written, and stay as they are."""
+
+    async def leave(*_: object) -> None:
+        return None
+
+    road._answer = leave  # type: ignore[method-assign]
+    road.sweep_once = leave  # type: ignore[method-assign]
+
+
+def _open_rows(connection: Connection, *, is_forgetting: bool) -> Json:
+    """How many deliveries wait, for tables so full that nobody counts all of them."""
+    waiting = connection.exec_driver_sql("SELECT count(*) FROM inbox WHERE handled_at IS NULL").scalar()
+    if is_forgetting:
+        connection.exec_driver_sql("DELETE FROM inbox WHERE handled_at IS NULL")
+        connection.exec_driver_sql("DELETE FROM leases")
+    return {"open": waiting}
+
+
+def _forget(connection: Connection) -> None:
+    for table in ("inbox", "leases"):
+        connection.exec_driver_sql(f"DELETE FROM {table}")
 
 
 async def _echo(options: Json) -> None:
