@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import click
 
+from bot.commands.db import db
 from bot.commands.job import job
-from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid, StoreUnavailable
+from bot.errors import ConfigurationError, DependencyAbsent, PolicyInvalid
 
 NO, WRONG, ABSENT = 1, 2, 3
 TOUCHES = ("SCHEDULED", "CONFIRM", "QUEUED", "NOTIFIED", "IN_PROGRESS")
@@ -29,6 +30,7 @@ def main() -> None:
     """The emergency brake for OTA firmware rollouts, in Slack."""
 
 
+main.add_command(db)
 main.add_command(job)
 
 
@@ -168,50 +170,6 @@ def policy_explain(
     )
     click.echo(render(trace))
     sys.exit(0 if trace.decision.is_allowed else NO)
-
-
-@main.group()
-def db() -> None:
-    """Look after the database."""
-
-
-@db.command("upgrade")
-def db_upgrade() -> None:
-    """Bring the database (OTABRAKE_DATABASE_URL) to the newest schema."""
-    from bot.storage.migrations import upgrade
-
-    is_changed = _on_database(upgrade)
-    click.echo("upgraded" if is_changed else "already up to date")
-
-
-@db.command("check")
-def db_check() -> None:
-    """Say what the database lacks, without changing anything. Exit code 1: it lacks something."""
-    from bot.storage.migrations import missing
-
-    lacking = _on_database(missing)
-    click.echo(lacking or "up to date")
-    sys.exit(NO if lacking else 0)
-
-
-def _on_database(work: Any) -> Any:
-    from bot.settings import database_problems, database_url
-    from bot.storage.database import open_database
-
-    if problems := database_problems(os.environ):
-        _fail(WRONG, "The database cannot be used. What to mend:", problems)
-
-    async def carry_out() -> Any:
-        database = open_database(database_url(os.environ))
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(carry_out())
-    except StoreUnavailable as error:
-        _fail(ABSENT, "The database cannot be used. Check OTABRAKE_DATABASE_URL:", [str(error)])
 
 
 def _serve(serving: Coroutine[Any, Any, None]) -> None:

@@ -39,6 +39,7 @@ from bot.ports.telemetry import (
 )
 from bot.proposals import Proposal, State
 from bot.storage.census import LEASE_KINDS, Census, DatabaseWatch
+from bot.storage.tables import SCHEMA
 from bot.telemetry import effect_of, kind_of, spans_of
 
 ACK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3)
@@ -225,7 +226,7 @@ class _Stock(Collector):
         yield InfoMetricFamily("otabrake_build", "What runs here.", value=self._build)
         census = self.census
         yield _gauge("database_up", "Whether the database answers.", float(census is not None))
-        if census is None:
+        if census is None or census.revision != SCHEMA:  # of another schema nothing was counted
             return
         proposals = _gauge("proposals", "Proposals that are not finished.", label="state")
         for state in _UNFINISHED:

@@ -51,12 +51,14 @@ from bot.storage.found import SqlFound
 from bot.storage.leases import new_owner
 from bot.storage.observed import ObservedLeases, ObservedStore
 from bot.storage.readings import SqlReadings
+from bot.storage.retention import SqlRetention
 from bot.storage.slots import SqlSlots
 from bot.storage.tables import SCHEMA
 from bot.telemetry import CanonicalLines, Everybody
 from bot.terminal.people import TerminalPeople
 from bot.workflow.means import Log, Means, Timings
 from bot.workflow.road import Road
+from bot.workflow.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from bot.metrics import Metrics
@@ -131,7 +133,7 @@ async def running(
 ) -> AsyncIterator[App]:
     """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start.
 
-    With a `rhythm`, it also goes round the instances in the background and learns what is there.
+    With a `rhythm`, it also goes round the instances in the background and learns what is there, and prunes what is old.
     """
     log = get_log()
     policy, complaints = _policy_or_complaints(settings, log)
@@ -201,6 +203,8 @@ async def running(
         if rhythm is not None:
             tools = Tools(cloud, found, readings, lambda: instances, clock, asyncio.sleep, log, rhythm)
             discovery = await stack.enter_async_context(Discovery(tools))
+            retention = SqlRetention(database, clock=clock)
+            await stack.enter_async_context(Upkeep(retention, leases, log))
         await stack.enter_async_context(notifier)
         await stack.enter_async_context(road)
         bolt = create_bolt(client, identity)

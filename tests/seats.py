@@ -39,7 +39,7 @@ groups:
   lookers: {terminal: [bob@ops1]}
 rules:
   - {name: terminals look, allow: [reads], who: [terminal, lookers]}
-  - {name: terminals stop, allow: [job.cancel, job.halt], who: [terminal]}
+  - {name: terminals stop, allow: [job.cancel, job.halt, firmware.halt], who: [terminal]}
 """
 
 

@@ -536,8 +536,18 @@ async def test_a_card_that_cannot_stand_where_it_was_asked_goes_to_the_instances
     assert has_buttons(buttons(at, INCIDENT))
 
 
+async def test_a_card_that_no_channel_takes_stands_in_a_direct_message(scene: Scene) -> None:
+    at, person = scene
+    await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01 on staging-singapore", channel="C0NEWINC01")
+    assert "the card stands in our direct messages" in person("U0ONCALLA1").was_told()
+    assert has_buttons(buttons(at, "D0ONCALLA1"))
+    await person("U0ONCALLA1").clicks(channel="D0ONCALLA1")
+    assert "Stopped" in "\n".join(message.text for message in at.slack.workspace.messages("D0ONCALLA1"))
+
+
 async def test_a_card_that_can_stand_nowhere_ends_its_proposal_and_the_asker_is_told(scene: Scene) -> None:
     at, person = scene
+    at.slack.faults.append(SlackFault(method="conversations.open", error="missing_scope"))
     await person("U0ONCALLA1").types("cancel St4g1ngWe5Rt8Yu3Io7P01 on staging-singapore", channel="C0NEWINC01")
     assert "I cannot post the card in this channel (not_in_channel)" in person("U0ONCALLA1").was_told()
     assert ("proposal:ended", "otabrake") in await audit(at)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +23,7 @@ from sqlalchemy import text
 from bot.alibaba.calls import CallWatch
 from bot.audit import Entry, EntryName
 from bot.errors import CloudLost, CloudRefused, CloudThrottled, CloudUnreachable
+from bot.exchange import Post, PostKind
 from bot.metrics import MOST_VALUES, Metrics, version
 from bot.model import Notice, Outcome, OutcomeCode
 from bot.ports import Lease, Transition, of_delivery, of_proposal
@@ -55,6 +58,7 @@ from tests.test_cli import GOOD, run
 from tests.test_health import Seen
 from tests.values import AT, delivery, offer, proposal
 
+ROOT = Path(__file__).parents[1]
 ON_CALL = "U0ONCALLA1"
 OURS = "otabrake_"
 
@@ -279,6 +283,24 @@ def everything() -> Iterator[Any]:
     yield Posted(PostResult.PUT_OFF)
 
 
+async def test_of_a_database_of_another_version_only_that_it_answers_is_told() -> None:
+    metrics = Metrics(Seen(Census("0001")), clock=lambda: AT, build={})  # type: ignore[arg-type]
+    seen = await scrape(metrics)
+    assert (seen("database_up"), seen("outbox_posts"), seen("proposals", state="offered")) == (1, None, None)
+
+
+async def test_every_metric_is_in_the_readme(metrics: Metrics) -> None:
+    seen = await scrape(metrics)
+    readme = (ROOT / "README.md").read_text()
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in seen.families}
+    assert {name for name in names if name.startswith(OURS) and f"`{name}`" not in readme} == set()
+
+
+def test_who_serves_no_metrics_does_not_load_their_library() -> None:
+    check = "import sys, bot.server, bot.wiring; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=50, check=False).returncode == 0
+
+
 async def test_what_slack_asks_to_see_whether_we_are_there_is_no_refusal(metrics: Metrics) -> None:
     metrics.note(TurnedAway(200, "ssl check"))
     assert (await scrape(metrics)).values("why") == set()
@@ -350,8 +372,11 @@ async def test_what_a_dead_process_left_is_a_takeover_and_what_failed_here_is_no
     [(lease, _)] = await mine.claim_deliveries()
     await leases.fail(lease)
     assert len(await mine.claim_deliveries()) == 1
+    await mine.record(posts=(Post(PostKind.LINE, "p1", Notice("x")),))
+    assert len(await mine.claim_lanes()) == 1
     seen = await scrape(metrics)
     assert seen("takeovers_total", kind="delivery") == 1
+    assert seen("takeovers_total", kind="lane") == 0  # nobody had it before
     assert seen("work_failures_total", kind="delivery") == 1
     assert seen("leases_held", kind="delivery") == 1
     await database.close()

@@ -17,13 +17,14 @@ from structlog.testing import capture_logs
 
 from bot.audit import Entry, EntryName
 from bot.model import Notice, Outcome, OutcomeCode
-from bot.ports import Lease, of_delivery
+from bot.ports import Lease, Transition, of_delivery
 from bot.ports.telemetry import Acknowledged, AckResult, CallMade, Claimed, Happening, Received, Written
 from bot.proposals import State
 from bot.sandbox import server
 from bot.sandbox.iot_faults import Fault, FaultKind
 from bot.sandbox.server import Sandbox
 from bot.storage.database import open_database
+from bot.storage.observed import ObservedStore
 from bot.storage.store import SqlStore
 from bot.telemetry import REMEMBERED, CanonicalLines, Everybody, effect_of, spans_of
 from tests.conftest import Clock
@@ -278,6 +279,45 @@ class Told:
 class Broken:
     def note(self, happening: Happening) -> None:
         raise RuntimeError("a defect of whoever listens")
+
+
+async def test_only_what_was_written_is_told(clock: Clock, any_database_url: str) -> None:
+    database, told = open_database(any_database_url), Told()
+    store = ObservedStore(database, clock=clock, owner="me", telemetry=told)
+    lease = await store.receive(delivery())
+    assert lease is not None
+    entry = Entry(EntryName.SHOWN, AT, ON_CALL, None, {})
+    for _ in range(2):  # the second time it is answered already
+        await store.record(entries=(entry,), handled="d-command:1", lease=lease)
+    made = Transition(None, proposal(), (entry,))
+    for _ in range(2):  # the second time it is there already
+        await store.save(made)
+    await store.receive(delivery())
+    assert told.of == [
+        Received(delivery(), is_new=True),
+        Written((entry,), None, "d-command:1"),
+        Written((entry,), made, None),
+        Received(delivery(), is_new=False),
+    ]
+    await database.close()
+
+
+async def test_a_step_of_several_proposals_is_told_of_each(clock: Clock, sqlite_url: str) -> None:
+    database, told = open_database(sqlite_url), Told()
+    store = ObservedStore(database, clock=clock, owner="me", telemetry=told)
+    for name in ("p1", "p2"):
+        await store.save(Transition(None, proposal(proposal_id=name), ()))
+    over = Outcome(OutcomeCode.SUPERSEDED, Notice("A halt covers it."))
+    ended = [
+        Transition(
+            proposal(proposal_id=name), proposal(proposal_id=name, version=1, state=State.FINISHED, outcome=over), ()
+        )
+        for name in ("p1", "p2")
+    ]
+    both = replace(ended[0], also=(ended[1],))
+    assert await store.save(both) is not None
+    assert told.of[2:] == [Written((), both), Written((), ended[1])]
+    await database.close()
 
 
 def test_a_listener_that_breaks_hurts_nobody_and_is_logged(lines: list[Line]) -> None:

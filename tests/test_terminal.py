@@ -308,6 +308,27 @@ async def test_beside_a_running_bot_the_card_stands_in_slack_at_once_and_somebod
         assert not any(has_buttons(message) for message in thread(slack))
 
 
+async def test_what_was_asked_for_in_slack_is_approved_at_a_terminal_and_its_card_stays(site: Site) -> None:
+    firmware = "Gw421aFq8LkT2nVb6Wc001"
+    async with site.slack_is_back() as (slack, bot):
+        ask = Ask("firmware.halt", instance="prod-shanghai", firmware=firmware)
+        to = ReplyTo("U0ONCALLA1", Place(INCIDENT))
+        await bot.road.receive(Delivery("ask1", "slack:1", to, site.clock(), ask))
+        await bot.road.drain()
+        await bot.notifier.drain()
+        offer_id = (await site.proposals())[0]["offer"]["offer_id"]
+        wrong = await site.answer(offer_id, typed=Typing([STATIC]))
+        assert (wrong.code, "that is not the firmware id" in wrong.text) == (1, True)
+        seen = await site.answer(offer_id, typed=Typing([firmware]))
+        assert "Asked by U0ONCALLA1" in seen.text
+        assert "Type the firmware id to confirm: " in seen.text
+        assert "Halt 2 rollouts" in seen.text
+        assert seen.code == 0
+        await bot.notifier.drain()
+        assert "confirmed by alice@ops1" in str(thread(slack)[0].blocks)
+    assert sorted(site.effects()) == ["CancelOTAStrategyByJob", TASKS, TASKS]
+
+
 async def test_a_bot_takes_over_what_a_terminal_left_and_knows_who_asked(any_site: Site) -> None:
     site = any_site
     gone = SqlStore(site.database, clock=site.clock, owner="a terminal that is gone")

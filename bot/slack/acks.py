@@ -25,5 +25,12 @@ class Ack:
     def given(self, kind: Kind, seconds: float) -> Acknowledged:
         """The acknowledgement is on its way."""
         return Acknowledged(
-            _KINDS[kind], self.result, seconds, self.delivery, self.reply_to, self.reference, self.why, self.error
+            _KINDS[kind],
+            self.result,
+            seconds,
+            delivery=self.delivery,
+            reply_to=self.reply_to,
+            reference=self.reference,
+            why=self.why,
+            error=self.error,
         )

@@ -197,7 +197,7 @@ def _unlocked(connection: Connection, key: Column[T], values: Sequence[T]) -> Se
     """Those that are still there and that nobody else works on, now locked: two processes never wait for each other."""
     if not values:
         return ()
-    return connection.scalars(select(key).where(key.in_(values)).with_for_update()).all()
+    return connection.scalars(select(key).where(key.in_(values)).with_for_update(skip_locked=True)).all()
 
 
 def _delete(connection: Connection, column: Column[T], values: Sequence[T], *only: ColumnElement[bool]) -> None:
