@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from bot.errors import OtabrakeError, StoreUnavailable
@@ -33,6 +33,7 @@ ALONE_SECONDS = 2.0
 LOOKS_AT_OTHERS = 10
 """A connection that was closed a moment ago is still seen for a while."""
 
+_LOCK_NOT_AVAILABLE = "55P03"
 _STOP_IT = "stop otabrake wherever it runs"
 _HOLD_SERVER = (
     # Before the first read, so that the snapshot is of what is held. A timeout here means that somebody is writing.
@@ -106,17 +107,15 @@ def _hold_file(connection: Connection) -> None:
     except SQLAlchemyError as error:
         if "locked" not in str(error):
             raise
-        raise MoveRefused(
-            "another process has the source open: stop otabrake wherever it runs, then try again."
-        ) from error
+        raise MoveRefused(f"another process has the source open: {_STOP_IT}, then try again.") from error
 
 
 def _hold_server(connection: Connection) -> None:
     try:
         for statement in _HOLD_SERVER:
             connection.execute(text(statement))
-    except SQLAlchemyError as error:
-        if "lock timeout" not in str(error):
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
         raise MoveRefused(f"something writes to the source: {_STOP_IT}, then try again.") from error
     for _ in range(LOOKS_AT_OTHERS):
