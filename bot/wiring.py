@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -127,13 +128,15 @@ async def running(
     clock: Callable[[], datetime] = now,
     timings: Timings | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    seconds: Callable[[], float] = time.monotonic,
     slots: Callable[[Database], Slots] = SqlSlots,
     rhythm: Rhythm | None = None,
     draw: Draw = draw,
 ) -> AsyncIterator[App]:
     """A whole bot. Raises `ConfigurationError` or `DependencyAbsent` if it cannot start.
 
-    With a `rhythm`, it also goes round the instances in the background and learns what is there, and prunes what is old.
+    With a `rhythm`, it also goes round the instances in the background and learns what is there, and prunes what is
+    old. `seconds` is the clock that the pace of posts goes by.
     """
     log = get_log()
     policy, complaints = _policy_or_complaints(settings, log)
@@ -173,6 +176,7 @@ async def running(
             unshown=lambda proposal_id, why: road.end_unshown(proposal_id, why),
             moved=lambda proposal_id: road.offer_again(proposal_id),
             sleep=sleep,
+            seconds=seconds,
         )
         in_slack = SlackPeople(
             client,

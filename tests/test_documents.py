@@ -33,7 +33,7 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 
 def test_every_setting_is_in_the_readme() -> None:
     source = (ROOT / "bot" / "settings.py").read_text()
-    names = set(re.findall(r'"((?:SLACK|OTABRAKE)_[A-Z_]+[A-Z]|HOST|PORT)"', source))
+    names = set(re.findall(r'"((?:SLACK|OTABRAKE)_[A-Z_]+[A-Z]|HOST|PORT|METRICS_PORT)"', source))
     assert len(names) > 8
     assert {name for name in names if f"`{name}`" not in README} == set()
 

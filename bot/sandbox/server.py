@@ -96,7 +96,15 @@ async def sandbox(
             is_socket_mode=is_socket_mode,
         )
         bot = await stack.enter_async_context(
-            running(settings, timings=timings, clock=clock, sleep=sleep, slots=slots or SqlSlots, rhythm=rhythm)
+            running(
+                settings,
+                timings=timings,
+                clock=clock,
+                sleep=sleep,
+                seconds=lambda: clock().timestamp(),
+                slots=slots or SqlSlots,
+                rhythm=rhythm,
+            )
         )
         bot_port = await stack.enter_async_context(served(bot.asgi))
         slack.deliver_to = f"http://127.0.0.1:{bot_port}/slack/events"

@@ -69,6 +69,7 @@ class SlackNotifier:
         self._moved = moved
         self._sleep = sleep
         self._owing = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._leases = leases
         self._lanes = LeasedTasks(leases, log)
@@ -125,8 +126,9 @@ class SlackNotifier:
                 self._log.error("outbox failed", exc_info=error)
 
     async def _start_lanes(self) -> None:
-        for lane in await self._store.claim_lanes():
-            self._lanes.start(lane.lease, self._deliver_lane(lane))
+        async with self._claiming:  # what was claimed has been begun when this returns
+            for lane in await self._store.claim_lanes():
+                self._lanes.start(lane.lease, self._deliver_lane(lane))
 
     async def _deliver_lane(self, lane: OwedLane) -> None:
         """Delivers what a lane owes. It is given back with its last post, or where one has to wait."""

@@ -40,6 +40,8 @@ class Pace:
         """Waits for a place among the posts of a channel."""
         now = self._seconds()
         full_at = max(self._full_at.get(channel, now), now)
+        if full_at > now + LONGEST_SECONDS:  # nobody waits so long: the clock was set back
+            full_at = now
         self._full_at[channel] = full_at + 1 / POSTS_PER_SECOND
         self._forget(now)
         await self._wait(full_at - (BURST - 1) / POSTS_PER_SECOND - now)
@@ -47,7 +49,8 @@ class Pace:
 
     async def opening(self, key: str) -> None:
         """Waits as long as Slack told us to: for a channel, or for a method of all channels."""
-        await self._wait(self._closed_until.get(key, 0.0) - self._seconds())
+        seconds = self._closed_until.get(key, 0.0) - self._seconds()
+        await self._wait(seconds if seconds <= LONGEST_SECONDS else 0.0)
 
     def close(self, key: str, seconds: float) -> None:
         """Slack takes nothing here for so long."""

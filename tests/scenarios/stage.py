@@ -85,6 +85,7 @@ class Stage:
                 self.settings,
                 clock=self.clock,
                 sleep=self.clock.sleep,
+                seconds=lambda: self.clock().timestamp(),
                 slots=OpenSlots,
                 timings=self.timings,
                 draw=_dot,  # drawing takes a process and a second; what a curve looks like is no story's matter
