@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,12 @@ from tests.crash.world import World, world
 from tests.serving import Process, eventually, processes
 
 HOUR, DAY = 3600, 86400
-JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR, DAY, -DAY], ids=["+1h", "-1h", "+1d", "-1d"])
+IS_WHOLE = os.environ.get("OTABRAKE_TEST_WHOLE_MATRIX") == "1"
+FORWARD = {"+1h": HOUR, **({"+1d": DAY} if IS_WHOLE else {})}
+BACKWARD = {"-1d": -DAY, **({"-1h": -HOUR} if IS_WHOLE else {})}
+JUMPS = pytest.mark.parametrize("jump", [*FORWARD.values(), *BACKWARD.values()], ids=[*FORWARD, *BACKWARD])
 TIMINGS = {
-    "offer_seconds": 4,
+    "offer_seconds": 8,
     "follow_seconds": 5,
     "first_call_seconds": 4,
     "retry_seconds": 6,
@@ -34,7 +38,7 @@ TIMINGS = {
     "poll_seconds": 0.2,
     "poll_most_seconds": 0.5,
 }
-LONGEST_SECONDS = 6 + 4
+LONGEST_SECONDS = 8 + 6
 """The longest of these spans, and so long the sweep, the outbox and this machine may take."""
 
 CALL = "CancelOTATaskByJob"
@@ -114,7 +118,7 @@ async def test_an_offer_is_over_in_its_time(scene: Scene, jump: float) -> None:
     assert "expired" in scene.at.cards(CANCEL.job)[0].text
 
 
-@pytest.mark.parametrize("jump", [HOUR, DAY], ids=["+1h", "+1d"])
+@pytest.mark.parametrize("jump", [*FORWARD.values()], ids=[*FORWARD])
 async def test_an_offer_that_was_made_in_the_future_is_not_open_until_then(scene: Scene, jump: float) -> None:
     """The clock goes wrong while the target is read for the card, and is right again when the card stands."""
     scene.at.faults.add(Fault(FaultKind.LATENCY, "ListOTATaskByJob", seconds=1.5))
@@ -183,7 +187,7 @@ async def test_tasks_that_run_again_are_looked_at_for_their_time(
     tmp_path: Path, empty_sqlite_url: str, jump: float
 ) -> None:
     async with scene_on(tmp_path, empty_sqlite_url, RETRY) as scene:
-        await eventually(lambda: scene.at.fleet.job(RETRY.job).counts(scene.at.fleet.now()).get("FAILED", 0) > 5, 30)
+        await eventually(lambda: scene.at.fleet.job(RETRY.job).counts(scene.at.fleet.now()).get("FAILED", 0) > 5, 40)
         await scene.confirmed()
         await eventually(lambda: scene.is_in("following"))
         scene.jump(jump)

@@ -6,6 +6,8 @@ PostgreSQL is a server of the tests' own, which they restart, kill and silence; 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -15,6 +17,7 @@ from sqlalchemy import Connection, text
 from bot.errors import StoreUnavailable
 from bot.storage.database import Database, open_database
 from bot.storage.postgres import SILENT_SECONDS
+from bot.storage.sqlite import _may_be_on_disk
 from tests.own_postgres import OwnPostgres, own_postgres
 
 
@@ -165,3 +168,94 @@ async def test_a_silent_server_does_not_keep_a_database_from_being_closed(server
     assert time.monotonic() - began < 5
     server.go_on()
     assert {type(each) for each in await asyncio.gather(*stuck, return_exceptions=True)} == {StoreUnavailable}
+
+
+@pytest.fixture
+async def file(empty_sqlite_url: str) -> AsyncIterator[Database]:
+    opened = open_database(empty_sqlite_url)
+    await opened.run(lambda connection: connection.execute(text("CREATE TABLE kept (word TEXT PRIMARY KEY)")) and None)
+    yield opened
+    await opened.close()
+
+
+def locked(url: str) -> sqlite3.Connection:
+    """As another process that writes would have it."""
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+async def test_who_cannot_wait_for_a_locked_file_is_told_that_nothing_was_written(
+    file: Database, empty_sqlite_url: str
+) -> None:
+    with contextlib.closing(locked(empty_sqlite_url)) as other:
+        patient = asyncio.create_task(file.run(keep("patient")))
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="nothing was written") as raised:
+            await file.run(keep("hasty"), within_seconds=0.5)
+        assert (raised.value.may_have_written, time.monotonic() - began < 1) == (False, True)
+        other.execute("ROLLBACK")
+        await patient
+    assert await until_written(file, "after") < 1
+    assert await kept(file) == {"patient", "after"}
+
+
+async def test_what_is_cancelled_while_it_waits_for_a_locked_file_is_not_written(
+    file: Database, empty_sqlite_url: str
+) -> None:
+    with contextlib.closing(locked(empty_sqlite_url)) as other:
+        writing = asyncio.create_task(file.run(keep("never")))
+        await asyncio.sleep(0.1)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        other.execute("ROLLBACK")
+    assert await until_written(file, "after") < 1
+    assert await kept(file) == {"after"}
+
+
+def most_pages(pages: int) -> Callable[[Connection], None]:
+    """A disk that is full for this connection: SQLite refuses to make the file larger, as it does for a real one."""
+    return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}") and None
+
+
+async def test_a_full_disk_undoes_all_that_would_have_shared_a_commit_and_says_why(file: Database) -> None:
+    await file.run(most_pages(1))
+    long = [keep(f"{number} {'x' * 100_000}") for number in range(4)]
+    outcomes = await asyncio.gather(*(file.run(unit) for unit in (keep("short"), *long)), return_exceptions=True)
+    assert [type(each) for each in outcomes[1:]] == [StoreUnavailable] * 4
+    assert {str(each) for each in outcomes[1:]} == {"the database cannot be used now (database or disk is full)"}
+    assert not any(getattr(each, "may_have_written", False) for each in outcomes)
+    expected = {"short"} if outcomes[0] is None else set()
+    assert await kept(file) == expected
+    assert await until_written(file, "after") < 1
+
+
+async def test_a_file_that_is_put_back_is_read_and_written_anew(file: Database, empty_sqlite_url: str) -> None:
+    """After trouble neither writer nor reader goes on with a connection that may hold on to what is gone."""
+    path = empty_sqlite_url.removeprefix("sqlite:///")
+    await file.run(keep("before"))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("ALTER TABLE kept RENAME TO gone")
+    with pytest.raises(StoreUnavailable, match="no such table"):
+        await file.run(keep("lost"))
+    with pytest.raises(StoreUnavailable, match="no such table"):
+        await kept(file)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("ALTER TABLE gone RENAME TO kept")
+    assert await until_written(file, "after") < 1
+    assert await kept(file) == {"before", "after"}
+
+
+@pytest.mark.parametrize(
+    ("code", "may_have_written"),
+    [
+        (sqlite3.SQLITE_FULL, False),
+        (sqlite3.SQLITE_IOERR_WRITE, False),
+        (sqlite3.SQLITE_IOERR_FSYNC, True),
+        (sqlite3.SQLITE_BUSY, False),
+    ],
+)
+def test_only_a_log_that_may_be_on_the_disk_leaves_a_commit_in_doubt(code: int, *, may_have_written: bool) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert _may_be_on_disk(error) is may_have_written

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, MetaData, insert, text
 
-import bot.storage.migrations
+from bot.errors import ConfigurationError
 from bot.exchange import Choice, Click, Delivery, Post, PostKind
 from bot.model import JobKind, Notice, OutcomeCode, Part, Preview, Step, StepKind, Target
 from bot.proposals import CallAnswer, Proposal, State
 from bot.storage.database import Database, open_database
-from bot.storage.migrations import revision, upgrade
+from bot.storage.migrations import missing, revision, upgrade
 from bot.storage.store import SqlStore
+from bot.storage.tables import SCHEMA
 from tests.conftest import Clock
+from tests.old_rows import migrate_to, put_back, recorded
 from tests.values import AT, REPLY_TO, STOPPABLE, TARGET, counts, delivery, job
 
 ROWS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parent / "vectors" / "rows_0001.json").read_text())
@@ -42,11 +42,7 @@ FOLLOWED = counts(QUEUED=7)
 
 
 def make_0001(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> None:
-    assert revision(connection) is None  # and so the transaction is open: Alembic leaves it so
-    config = Config()
-    config.set_main_option("script_location", str(Path(bot.storage.migrations.__file__).parent))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "0001")
+    migrate_to(connection, "0001")
     metadata = MetaData()
     metadata.reflect(connection)
     for table, those in rows.items():
@@ -189,4 +185,48 @@ async def test_more_rows_than_one_batch_holds_are_all_rewritten(empty_database_u
     assert await database.read(lambda connection: connection.scalar(text("SELECT count(*) FROM touched_jobs"))) == 1_001
     for n in (0, 499, 500, 1_000):
         assert (await fetched(SqlStore(database, clock=clock), f"p{n:04}")).proposal_id == f"p{n:04}"
+    await database.close()
+
+
+async def test_a_database_between_two_releases_is_upgraded_too(empty_database_url: str) -> None:
+    """No release had revision 0002; a start that was stopped between two of its steps never left it either."""
+    slots = [row for table, row in recorded("0003")["cancel: waiting"] if table == "slots"]
+
+    def make_0002(connection: Connection) -> None:
+        put_back(connection, "0001", "cancel: waiting")
+        migrate_to(connection, "0002")
+        names = ", ".join(slots[0])
+        values = ", ".join(f":{name}" for name in slots[0])
+        rows = [{**row, "is_held": bool(row["is_held"])} for row in slots]
+        connection.execute(text(f"INSERT INTO slots ({names}) VALUES ({values})"), rows)
+
+    database = open_database(empty_database_url)
+    await database.run(make_0002)
+    assert await upgrade(database)
+    for table, there in (("slots", len(slots)), ("proposals", 2), ("touched_jobs", 2)):
+        counted = f"SELECT count(*) FROM {table}"
+        assert await database.read(lambda connection, of=counted: connection.scalar(text(of))) == there
+    await database.close()
+
+
+async def test_what_a_schema_lacks_is_said_in_a_sentence(empty_database_url: str) -> None:
+    database = open_database(empty_database_url)
+    assert "the database is empty: run `otabrake db upgrade`" in str(await missing(database))
+    await database.run(lambda connection: migrate_to(connection, "0003"))
+    assert f"the database is at revision 0003, this version needs {SCHEMA}" in str(await missing(database))
+    await upgrade(database)
+    assert await missing(database) is None
+    await database.close()
+
+
+@pytest.mark.parametrize("newer", ["0999", "1f2e3d4c5b6a"])
+async def test_a_database_of_a_newer_version_is_left_alone(empty_database_url: str, newer: str) -> None:
+    database = open_database(empty_database_url)
+    await upgrade(database)
+    mark = text("UPDATE alembic_version SET version_num = :newer")
+    await database.run(lambda connection: connection.execute(mark, {"newer": newer}) and None)
+    assert f"knows none after {SCHEMA}" in str(await missing(database))
+    with pytest.raises(ConfigurationError, match=f"at revision {newer}.*Nothing was changed"):
+        await upgrade(database)
+    assert await database.read(revision) == newer
     await database.close()

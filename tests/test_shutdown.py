@@ -140,6 +140,7 @@ async def test_a_call_that_takes_too_long_is_left_to_be_found_out(scene: Scene, 
     assert ending.code == 0
     assert CALL_SECONDS - 0.5 <= ending.seconds < SHUTDOWN_SECONDS + 0.5
     assert await is_in(empty_sqlite_url, "calling", "unknown")
+    assert await rows(empty_sqlite_url, "SELECT name FROM leases WHERE owner <> '' AND until > 0") == []
     await serving(at, start)
     await eventually(lambda: is_in(empty_sqlite_url, "following", "finished"), 30)
     assert len(at.fleet.history) == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from bot.audit import Entry, EntryName
 from bot.exchange import Delivery, Post, PostKind
@@ -27,7 +28,7 @@ from bot.proposals import (
     State,
     advance,
 )
-from bot.storage.database import Database
+from bot.storage.database import Database, open_database
 from bot.storage.store import SqlStore
 from tests.conftest import Clock, lapse
 from tests.values import (
@@ -312,3 +313,32 @@ async def test_an_audit_entry_is_kept_in_its_canonical_bytes(store: SqlStore, da
         b'{"actor":"U0ONCALLA1","at":"2026-03-01T03:12:00.000000+00:00","facts":{"counts":{"CONFIRM":null,"QUEUED":3}},'
         b'"name":"proposal:offered","proposal":"p1"}'
     )
+
+
+async def test_no_look_up_reads_a_whole_table(sqlite_url: str, clock: Clock) -> None:
+    opened = open_database(sqlite_url)
+    store, asked = SqlStore(opened, clock=clock), []
+
+    def note(connection: Any, cursor: Any, statement: str, values: Any, context: Any, many: bool) -> None:
+        if statement.lstrip().upper().startswith("SELECT"):
+            asked.append((statement, values))
+
+    for engine in (opened.engine, opened._reader):
+        event.listen(engine, "before_cursor_execute", note)
+    await store.fetch_pending("job.cancel", TARGET, frozenset())
+    await store.fetch_on_jobs("prod-shanghai", ["a job"])
+    await store.fetch_beginning("p1")
+    await store.fetch_proposal_of("0" * 32)
+    await store.claim_work(AT)
+    await store.claim_deliveries()
+    await store.claim_lanes()
+    steps = []
+    for statement, values in tuple(asked):
+        plan = f"EXPLAIN QUERY PLAN {statement}"
+        steps += await opened.read(
+            lambda connection, plan=plan, values=values: connection.exec_driver_sql(plan, values).all()
+        )
+    assert len(asked) >= 7
+    told = [step[-1] for step in steps]
+    assert [step for step in told if step.startswith("SCAN") and "USING INDEX" not in step] == []
+    await opened.close()

@@ -34,6 +34,7 @@ IDLE_SECONDS = 0.1
 """A connection that was used within this time is not asked whether it is still there: a round trip less a unit."""
 
 _LIVELY = {
+    "application_name": "otabrake",
     "connect_timeout": CONNECT_SECONDS,
     "options": "-c statement_timeout=5000",
     "keepalives_idle": 5,

@@ -20,12 +20,12 @@ from bot.audit import Entry
 from bot.exchange import Delivery, Post
 from bot.model import Target
 from bot.ports import Lease, Owed, OwedLane, Saved, Surface, Transition
-from bot.proposals import PENDING, Call, Proposal, State
+from bot.proposals import Call, Proposal, State
 from bot.storage.codec import from_json, readable
 from bot.storage.database import Database
 from bot.storage.leases import hold, release
 from bot.storage.sweeping import ROWS, claim_deliveries, claim_lanes, claim_work, owed_of
-from bot.storage.tables import calls, inbox, offers, outbox, proposals, surfaces, touched_jobs
+from bot.storage.tables import IS_PENDING, calls, inbox, offers, outbox, proposals, surfaces, touched_jobs
 from bot.storage.writing import Slower, append, in_order, insert_new, write_surface, write_transition
 
 _BEFORE_CALLS = (State.RECEIVED, State.OFFERED, State.APPROVED)
@@ -108,7 +108,7 @@ class SqlStore:
 
     async def fetch_pending(self, operation: str, target: Target, params: frozenset[str]) -> Proposal | None:
         statement = select(proposals.c.body).where(
-            proposals.c.state.in_([state.value for state in PENDING]),
+            IS_PENDING,
             proposals.c.operation == operation,
             proposals.c.instance == target.instance,
             proposals.c.target == target.key,
@@ -133,8 +133,12 @@ class SqlStore:
     async def fetch_beginning(self, proposal_id: str) -> tuple[Proposal, ...]:
         # LIKE would take signs in it as a pattern, and on SQLite does not tell capitals from small letters.
         begins = func.substr(proposals.c.proposal_id, 1, len(proposal_id)) == proposal_id
+        is_near = proposals.c.proposal_id.between(proposal_id, f"{proposal_id}zzzz")  # this alone an index can answer
         statement = (
-            select(proposals.c.proposal_id, proposals.c.body).where(begins).order_by(proposals.c.proposal_id).limit(2)
+            select(proposals.c.proposal_id, proposals.c.body)
+            .where(is_near, begins)
+            .order_by(proposals.c.proposal_id)
+            .limit(2)
         )
         return await self._database.read(lambda connection: _readable_proposals(connection, statement))
 

@@ -19,7 +19,7 @@ from bot.proposals import Proposal, State
 from bot.storage.codec import readable
 from bot.storage.database import Database
 from bot.storage.leases import claim, is_free, release
-from bot.storage.tables import inbox, outbox, proposals
+from bot.storage.tables import IS_UNFINISHED, inbox, outbox, proposals
 
 ROWS = 500
 """The most rows that one unit reads, so that it stays short."""
@@ -57,7 +57,7 @@ async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lea
     is_expired = and_(proposals.c.state == State.OFFERED.value, proposals.c.expires_at <= now)
     to_do = (
         select(proposals.c.proposal_id, proposals.c.body)
-        .where(proposals.c.state != State.FINISHED.value)
+        .where(IS_UNFINISHED)
         .where(or_(proposals.c.state.in_([state.value for state in _AT_WORK]), is_expired))
         .where(is_free(of_proposal(""), proposals.c.proposal_id))
         .order_by(proposals.c.created_at)

@@ -80,7 +80,8 @@ proposals = Table(
     Column("created_at", Utc, nullable=False),
     Column("body", Text, nullable=False),
 )
-_pending = text("state IN ('offered', 'approved')")
+IS_PENDING = text("state IN ('offered', 'approved')")
+"""Also for statements, as are the others: SQLite proves that it may use a partial index from the same words only."""
 Index(
     "one_pending",
     proposals.c.instance,
@@ -88,11 +89,11 @@ Index(
     proposals.c.operation,
     proposals.c.params,
     unique=True,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
+    sqlite_where=IS_PENDING,
+    postgresql_where=IS_PENDING,
 )
-_unfinished = text("state <> 'finished'")
-Index("unfinished", proposals.c.created_at, sqlite_where=_unfinished, postgresql_where=_unfinished)
+IS_UNFINISHED = text("state <> 'finished'")
+Index("unfinished", proposals.c.created_at, sqlite_where=IS_UNFINISHED, postgresql_where=IS_UNFINISHED)
 _finished = text("state = 'finished'")
 Index(
     "proposals_finished",

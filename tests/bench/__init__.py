@@ -1,1 +1,1 @@
-"""The benchmark of issue 2's numbers: `python -m tests.bench`. See README.md."""
+"""The benchmarks: `python -m tests.bench`. See README.md."""

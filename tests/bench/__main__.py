@@ -1,4 +1,4 @@
-"""`python -m tests.bench [ack|click|start …] [--rounds N] [--seconds S]`: measures and prints; see README.md."""
+"""`python -m tests.bench [ack|click|start|flows …] [--rounds N] [--seconds S]`: measures and prints; see README.md."""
 
 from __future__ import annotations
 

@@ -163,6 +163,6 @@ def _report(figures: Figures, *, rounds: int, seconds: float) -> None:
     print_table("(a) Ratios, taken round by round", ("ratio", "median", "range", "goal"), ratios)
     print(
         f'"road working": the commands are "{TURNED_DOWN}", and the road turns each of them down (audit entry, answer '
-        "at its response_url) while the\nnext ones arrive. Elsewhere the road takes no work: rows are written and stay "
-        "open, as on a server that is busy; the sweep still reads them."
+        "at its response_url) while the\nnext ones arrive. Elsewhere the road does nothing with what is written: the "
+        "row and its lease are all that an acknowledgement waits for."
     )

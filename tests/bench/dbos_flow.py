@@ -2,8 +2,9 @@
 
 A command is a workflow (persisted before it starts), the yes a message to it; calls are steps, and each change of state
 is a transaction with its audit entry. Queues are not used (the flow needs none), workflows and steps are async, the
-data source is the async one at READ COMMITTED, and both pools have room. There is no Slack, no policy, no budget and no
-lease in it: only workflow, database and calls. https://docs.dbos.dev/python/reference/datasources
+data source is the async one at READ COMMITTED, and both pools have room. Slack is not in it: in the long flow each
+post is a step that says nothing, because a post must survive a crash as well. No policy, no budget, no pause between
+the reads. https://docs.dbos.dev/python/reference/datasources
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,15 +33,11 @@ from sqlalchemy import (
     update,
 )
 
-from bot.alibaba.budget import Budget
-from bot.alibaba.client import open_http
 from bot.alibaba.cloud import Cloud
-from bot.alibaba.key_settings import keys_from
-from bot.alibaba.key_sources import kept_fresh
+from bot.logs import get_log
 from bot.model import Counts, Intent, Job, Receipt, Step, StepKind, Target, TaskState, Touch
 from bot.ports import Purpose
-from bot.settings import Settings
-from bot.wiring import load_policy, new_id, now
+from bot.wiring import load_policy, now, open_cloud
 from tests.bench.engine import USER, take_few_calls
 from tests.bench.flow_watch import run_flows
 from tests.bench.machine import Broken, Json, answer_asks, be_a_child
@@ -120,17 +117,30 @@ async def count(job: str) -> Counts:
     )
 
 
+@DBOS.step()
+async def post(kind: str) -> str:
+    """Where the message stands."""
+    return f"1.{kind}"
+
+
 @DBOS.workflow()
 async def stop_like_ours(job: str) -> None:
-    """The flow with every look that the bot takes."""
+    """The flow with every look that the bot takes, and what it owes to Slack."""
     await _moved("received", "proposal:asked", USER, job=job)
     found, counts = await look(job, Purpose.PREVIEW)
     await _moved("offered", "proposal:offered", job=found.job_id, counts=counts)
+    await _say("card", "buttons")
     World.offered[job].set()
     await _wait_for_yes()
     await _moved("approved", "proposal:confirmed", USER, job=job)
-    found, counts = await look(job, Purpose.STOP)
-    await _call_and_follow(job)
+    await _say("card", "buttons")
+    await look(job, Purpose.STOP)
+    await _call(job)
+    await _say("accepted", "card")
+    await count(job)
+    await _say("progress")
+    await _end(job, await count(job))
+    await _say("last line", "card", "buttons", "progress", "curve")
 
 
 @DBOS.workflow()
@@ -139,7 +149,14 @@ async def stop_in_short(job: str) -> None:
     await _moved("received", "proposal:asked", USER, job=job)
     World.offered[job].set()
     await _wait_for_yes()
-    await _call_and_follow(job)
+    await _call(job)
+    await count(job)
+    await _end(job, await count(job))
+
+
+async def _say(*kinds: str) -> None:
+    for kind in kinds:
+        await post(kind)
 
 
 async def _wait_for_yes() -> None:
@@ -147,12 +164,12 @@ async def _wait_for_yes() -> None:
         raise Broken("nobody said yes")
 
 
-async def _call_and_follow(job: str) -> None:
-    intent = await _prepared(job)
-    receipt = await send(intent)
+async def _call(job: str) -> None:
+    receipt = await send(await _prepared(job))
     await _moved("following", "call:accepted", job=job, request_id=receipt.request_id)
-    await count(job)
-    counts = await count(job)
+
+
+async def _end(job: str, counts: Counts) -> None:
     left = sum(counts.by_state[state] or 0 for state in (TaskState.QUEUED, TaskState.NOTIFIED, TaskState.CONFIRM))
     await _moved("finished", "proposal:ended", job=job, outcome="stopped" if left == 0 else "not_stopped")
 
@@ -176,7 +193,7 @@ async def _prepared(job: str) -> Intent:
     return await World.source.run_tx_step_async(options, unit)
 
 
-async def _stop(workflow: Callable[[str], Awaitable[None]], job: str) -> None:
+async def _stop(workflow: Callable[[str], Coroutine[Any, Any, None]], job: str) -> None:
     """What an engineer does, in this process."""
     workflow_id = secrets.token_hex(16)
     offered = World.offered[job] = asyncio.Event()
@@ -186,16 +203,6 @@ async def _stop(workflow: Callable[[str], Awaitable[None]], job: str) -> None:
     await DBOS.send_async(workflow_id, "yes", topic="yes")
     await handle.get_result()
     del World.offered[job]
-
-
-async def _cloud(settings: Settings, stack: AsyncExitStack) -> Cloud:
-    """The bot's own client with its own signing; its budget is never asked."""
-    instances = load_policy(settings.policies).instances
-    keys = keys_from(settings.environ, instances, now=now, on_trouble=print)
-    await stack.enter_async_context(kept_fresh(keys.values()))
-    http = await stack.enter_async_context(open_http())
-    budget = await stack.enter_async_context(Budget(OpenSlots()))
-    return Cloud(instances, keys=keys, http=http, budget=budget, now=now, new_nonce=new_id)
 
 
 async def _main(options: Json) -> None:
@@ -212,7 +219,10 @@ async def _main(options: Json) -> None:
     workflow = stop_in_short if options["is_short"] else stop_like_ours
     async with AsyncExitStack() as stack:
         World.offered = {}
-        World.cloud = await _cloud(settings, stack)
+        # The bot's own client with its own signing; the budget is never asked.
+        instances = load_policy(settings.policies).instances
+        opened = open_cloud(settings.environ, instances, slots=OpenSlots(), clock=now, log=get_log())
+        World.cloud = await stack.enter_async_context(opened)
         engine = create_engine(url)
         _metadata.create_all(engine)
         engine.dispose()

@@ -71,7 +71,7 @@ async def counted_at_once(
 
 def take_few_calls() -> None:
     """From now on this process counts the devices of a rollout with one call, not with one for each state."""
-    Reads.fetch_counts = counted_at_once  # type: ignore[method-assign]
+    Reads.fetch_counts = counted_at_once  # type: ignore[assignment, method-assign]
 
 
 class Engineer:
@@ -104,8 +104,8 @@ def _say_nothing(watch: Watch) -> None:
     def attachments(*_: Any, **__: Any) -> NoFiles:
         return NoFiles()
 
-    bot.slack.notifier.Messages = messages  # type: ignore[assignment, misc]
-    bot.wiring.Attachments = attachments  # type: ignore[assignment, misc]
+    bot.slack.notifier.Messages = messages  # type: ignore[assignment, attr-defined]
+    bot.wiring.Attachments = attachments  # type: ignore[assignment, attr-defined]
 
 
 async def _main(options: Json) -> None:

@@ -20,6 +20,7 @@ LAST_WORDS = "finished anyway"
 
 CONFIRM = "proposal.confirm"
 LONGEST_SECONDS = 120.0
+BEGIN_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,15 @@ async def run_flows(
 ) -> Json:
     """Each engineer stops one rollout after another until the time is over, and ends what was begun.
 
+    They begin one after the other: who begins together goes on together, and nothing ends for seconds.
     Tells when each flow ended, by the machine's monotonic clock, and how long it took; or what broke.
     """
     until, left = time.monotonic() + seconds, iter(jobs)
     at: list[float] = []
     took: list[float] = []
 
-    async def work(stop: Callable[[str], Awaitable[None]]) -> None:
+    async def work(stop: Callable[[str], Awaitable[None]], place: int) -> None:
+        await asyncio.sleep(BEGIN_SECONDS * place / len(engineers))
         while (began_at := time.monotonic()) < until:
             if (job := next(left, None)) is None:
                 raise Broken("there are no rollouts left to stop")
@@ -126,8 +129,8 @@ async def run_flows(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for engineer in engineers:
-                group.create_task(work(engineer))
+            for place, engineer in enumerate(engineers):
+                group.create_task(work(engineer, place))
     except ExceptionGroup as errors:
         return {"broken": repr(errors.exceptions[0])}
     return {"at": at, "took": took}

@@ -27,7 +27,7 @@ from tests.bench.figures import Goal, at_least, median, print_table, ratio_row, 
 from tests.bench.machine import Broken, Child, Json, all_cores, child, cpu_seconds
 from tests.bench.postgres import backends, postgres_database
 
-AT_ONCE, SECONDS, WARM_SECONDS, MOST_ROUNDS = 50, 10.0, 3.0, 3
+AT_ONCE, SECONDS, WARM_SECONDS, MOST_ROUNDS = 50, 20.0, 5.0, 3
 JOBS = 4000
 SETTLE_SECONDS = 20.0
 
@@ -62,8 +62,10 @@ ONE, TWO, FOUR, ON_SQLITE = _server(1), _server(2), _server(4), _server(1, is_sq
 ROAD = Variant("road without Slack", "engine", options={"is_thin": False})
 ROAD_THIN = Variant("road without Slack, one call a look", "engine", options={"is_thin": True})
 _DBOS = {"pool": 20}
-DBOS = Variant("DBOS, the same calls", "dbos_flow", options={**_DBOS, "is_thin": False, "is_short": False})
-DBOS_THIN = Variant("DBOS, one call a look", "dbos_flow", options={**_DBOS, "is_thin": True, "is_short": False})
+DBOS = Variant("DBOS, the same calls and posts", "dbos_flow", options={**_DBOS, "is_thin": False, "is_short": False})
+DBOS_THIN = Variant(
+    "DBOS, the same, one call a look", "dbos_flow", options={**_DBOS, "is_thin": True, "is_short": False}
+)
 DBOS_SHORT = Variant(
     "DBOS, in short: call, two reads", "dbos_flow", options={**_DBOS, "is_thin": True, "is_short": True}
 )

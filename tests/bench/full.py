@@ -64,7 +64,7 @@ async def _pattern(folder: Path) -> Path:
         options: Json = {"kind": "bot", "database_url": None, "is_working": True, "is_for_flows": True}
         async with child("servers", own, core=None, folder=str(own), **shared, **options) as bot:
             jobs = (await fleet.ask(ask="jobs", count=1))["jobs"]
-            told = await crowd.ask(ask="run", ports=[bot.port], jobs=jobs, at_once=1, seconds=0.01)
+            told = await crowd.ask(ask="run", ports=[bot.port], jobs=jobs, at_once=1, seconds=0.2)
             if len(told.get("at", ())) != 1:
                 raise Broken(f"the flow that is multiplied did not end: {told}")
             await bot.ask(ask="settle")

@@ -65,7 +65,7 @@ def _leave_work(road: Road) -> None:
     async def leave(*_: object) -> None:
         return None
 
-    road._answer = leave  # type: ignore[method-assign]
+    road._answer = leave  # type: ignore[assignment, method-assign]
     road.sweep_once = leave  # type: ignore[method-assign]
 
 

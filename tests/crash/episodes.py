@@ -10,7 +10,7 @@ import asyncio
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,10 +23,33 @@ from tests.crash.kept import fetch_kept, is_at_rest
 from tests.crash.replicas import Doom, NotServing, Replica, Replicas, replicas
 from tests.crash.world import World, world
 
-FLOW_SECONDS = 45
-REST_SECONDS = 20
-POINTS = {"cancel": 160, "halt": 240, "retry": 110, "forget": 45}
-"""About how many points a flow passes; a kill that is not reached happens when the flow is over."""
+FLOW_SECONDS = 90
+REST_SECONDS = 30
+_WRITES = {"cancel": 33, "halt": 39, "retry": 28, "forget": 13}
+_POSTS = {"cancel": 13, "halt": 15, "retry": 12, "forget": 5}
+_READS = {"cancel": 6, "halt": 6, "retry": 7, "forget": 2}
+_CALLS = {"cancel": 1, "halt": 2, "retry": 2}
+_FILES = {"cancel": 1, "halt": 1}
+POINTS: Mapping[str, tuple[float, Mapping[str, int]]] = {
+    "before writing": (2, _WRITES),
+    "written, not committed": (2, _WRITES),
+    "committed": (2, _WRITES),
+    "before: call": (1.5, _CALLS),
+    "the call is on its way": (1.5, _CALLS),
+    "the answer is on its way": (1.5, _CALLS),
+    "after: call": (1.5, _CALLS),
+    "before: Slack": (1, _POSTS),
+    "Slack has it": (3, _POSTS),
+    "after: Slack": (2, _POSTS),
+    "before: fetch": (1, _READS),
+    "after: fetch": (1, _READS),
+    "before: file": (0.5, _FILES),
+    "after: file": (0.5, _FILES),
+}
+"""Kinds of points: how often they are chosen, and about how many of them a flow passes.
+
+A point that is not reached is replaced by a kill when the flow is over.
+"""
 
 MOMENT_SECONDS = {"cancel": 2.5, "halt": 3.0, "retry": 3.5, "forget": 3.0}
 """About how long it takes without a kill."""
@@ -36,13 +59,13 @@ OFFER_SECONDS = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen in one episode: killed at a point (its number), or after so many seconds; or not killed."""
+    """What is to happen in one episode: killed at a point, or after so many seconds; or, with neither, not killed."""
 
     number: int
     operation: str
     is_takeover: bool
-    kill_at: int | None
-    kill_after: float | None
+    doom: Doom
+    kill_after: float | None = None
     second_kill_at: int | None = None
 
     @property
@@ -76,27 +99,26 @@ class Episode:
         return "\n".join([*told, self.last_words] if self.complaints else told)
 
 
-def plans(count: int, *, seed: int, takeover: bool = True) -> list[Plan]:
-    """Points are spread evenly over each operation's flow, a fifth are random moments; the rest is drawn."""
-    made = []
-    for number in range(count):
-        draw = Random(f"{seed}/{number}")
-        operation = OPERATIONS[number % len(OPERATIONS)]
-        most = POINTS[operation]
-        turn, turns = number // len(OPERATIONS), max(1, count // len(OPERATIONS))
-        point = 1 + int((turn + draw.random()) * most / turns) % most
-        is_moment = draw.random() < 0.2
-        made.append(
-            Plan(
-                number=number,
-                operation=operation,
-                is_takeover=takeover and draw.random() < 0.5,
-                kill_at=None if is_moment else point,
-                kill_after=draw.uniform(0, MOMENT_SECONDS[operation]) if is_moment else None,
-                second_kill_at=draw.randrange(1, 60) if draw.random() < 0.2 else None,
-            )
-        )
-    return made
+def plans(count: int, *, seed: int) -> list[Plan]:
+    """Each operation in turn; a fifth die at a random moment, the others at a point whose kind is drawn first."""
+    return [_drawn(number, Random(f"{seed}/{number}")) for number in range(count)]
+
+
+def _drawn(number: int, draw: Random) -> Plan:
+    operation = OPERATIONS[number % len(OPERATIONS)]
+    kinds = {kind: weight for kind, (weight, counts) in POINTS.items() if operation in counts}
+    [kind] = draw.choices(list(kinds), list(kinds.values()))
+    doom = Doom(draw.randint(1, POINTS[kind][1][operation]), kind)
+    kill_after = draw.uniform(0, MOMENT_SECONDS[operation])
+    is_moment, is_takeover = draw.random() < 0.2, draw.random() < 0.5
+    return Plan(
+        number=number,
+        operation=operation,
+        is_takeover=is_takeover,
+        doom=Doom() if is_moment else doom,
+        kill_after=kill_after if is_moment else None,
+        second_kill_at=draw.randrange(1, 60) if draw.random() < 0.2 else None,
+    )
 
 
 async def play_all(
@@ -183,9 +205,9 @@ class _Stage:
 
     async def begin(self) -> None:
         plan = self._plan
-        victim = self._started.start(Doom(plan.kill_at), offer_seconds=self._offer_seconds)
+        victim = self._started.start(plan.doom, offer_seconds=self._offer_seconds)
         if plan.is_takeover:
-            heir = Doom(plan.second_kill_at, "delivery")
+            heir = Doom(plan.second_kill_at)
             self.victim, _ = await asyncio.gather(victim, self._started.start(heir, offer_seconds=self._offer_seconds))
         else:
             self.victim = await victim
@@ -199,7 +221,7 @@ class _Stage:
 
     async def kill(self) -> None:
         """Where no kill is planned, it is ended as an orchestrator would, and tells what it passed."""
-        is_planned = self._plan.kill_at is not None or self._plan.kill_after is not None
+        is_planned = self._plan.doom.kill_at is not None or self._plan.kill_after is not None
         await (self.victim.kill() if is_planned else self.victim.end())
 
     async def settled(self) -> None:
@@ -235,7 +257,7 @@ class _Stage:
     async def _start_anew(self) -> None:
         self._is_starting = True
         is_second = self.kills == 1 and not self._plan.is_takeover
-        doom = Doom(self._plan.second_kill_at if is_second else None, "start")
+        doom = Doom(self._plan.second_kill_at if is_second else None, count_from="start")
         try:
             await self._started.start(doom, offer_seconds=self._offer_seconds)
         except NotServing:

@@ -41,11 +41,16 @@ _writing: ContextVar[str] = ContextVar("writing", default="")
 
 
 class Points:
-    """Counts what is passed and dies at number `kill_at` (None: never); what it passed stands in `told` afterwards."""
+    """Counts the points of one kind (those whose names begin so) and dies at number `kill_at` (None: never).
 
-    def __init__(self, *, kill_at: int | None, told: Path, is_counting: bool) -> None:
+    All that it passed stands in `told` afterwards.
+    """
+
+    def __init__(self, *, kind: str, kill_at: int | None, told: Path, is_counting: bool) -> None:
         self.is_counting = is_counting
+        self._kind = kind
         self._kill_at = kill_at
+        self._count = 0
         self._told = told
         self._passed: list[str] = []
         self._lock = threading.Lock()
@@ -55,7 +60,8 @@ class Points:
             if not self.is_counting:
                 return
             self._passed.append(name)
-            if len(self._passed) == self._kill_at:
+            self._count += name.startswith(self._kind)
+            if self._count == self._kill_at and name.startswith(self._kind):
                 self.tell(name)
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -178,10 +184,11 @@ def _around(
 
 
 def _naming(save: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """What is committed is named after the state that it leads to."""
+    """What is committed is named after its first audit entry."""
 
     async def named(self: Any, transition: Any, *arguments: Any, **more: Any) -> Any:
-        token = _writing.set(f"save → {transition.after.state.value}")
+        entries = transition.entries
+        token = _writing.set(entries[0].name.value if entries else "what was read meanwhile")
         try:
             return await save(self, transition, *arguments, **more)
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 from tests.bench.machine import environment
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 40
+START_SECONDS = 60
 STOP_SECONDS = 15
 LINES_KEPT = 300
 
@@ -27,9 +27,13 @@ class NotServing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Doom:
-    """Where a replica ends itself: at its n-th point (None: nowhere), counted from its start or its first delivery."""
+    """Where a replica ends itself: at its n-th point of a kind (None: nowhere).
+
+    Points are counted from its first `delivery`, or from its `start`.
+    """
 
     kill_at: int | None = None
+    kind: str = ""
     count_from: str = "delivery"
 
 
@@ -124,6 +128,7 @@ class Replicas:
         extra = {
             "OTABRAKE_TEST_TOLD": str(told),
             "OTABRAKE_TEST_COUNT_FROM": doom.count_from,
+            "OTABRAKE_TEST_KILL_KIND": doom.kind,
             "OTABRAKE_TEST_OFFER_SECONDS": str(offer_seconds),
             **({"OTABRAKE_TEST_KILL_AT": str(doom.kill_at)} if doom.kill_at is not None else {}),
         }

@@ -144,5 +144,6 @@ def _untold(world: World, kept: Kept) -> Iterator[str]:
     for each in kept.posts:
         if each.post.reply_to is None or each.post.file is not None or each.failure is not None:
             continue
-        if views.reply(each.post).text not in world.told(each.post.reply_to.user_id):
+        said = each.post.notice.text if each.post.notice is not None else ""
+        if not any(said in text for text in world.told(each.post.reply_to.user_id)):
             yield f"an answer is told as delivered, and {each.post.reply_to.user_id} never saw it (post {each.post_id})"

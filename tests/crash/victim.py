@@ -4,7 +4,8 @@ Differs from production in what is waited for (`TIMINGS`), in slots that are fre
 is not drawn; and in the points at which it counts and dies (`points`).
 
 * `OTABRAKE_TEST_TOLD`: the file that says in the end which points it passed, and where it died;
-* `OTABRAKE_TEST_KILL_AT`: the number of the point at which it ends itself (without it: never);
+* `OTABRAKE_TEST_KILL_KIND` and `OTABRAKE_TEST_KILL_AT`: it ends itself at the n-th point whose name begins so
+  (without a number: never);
 * `OTABRAKE_TEST_COUNT_FROM`: `start`, or `delivery` (points before the first delivery are not counted);
 * `OTABRAKE_TEST_OFFER_SECONDS`: how long an offer stands.
 """
@@ -49,6 +50,7 @@ def main() -> None:
     environ = os.environ
     kill_at = environ.get("OTABRAKE_TEST_KILL_AT")
     points = Points(
+        kind=environ.get("OTABRAKE_TEST_KILL_KIND", ""),
         kill_at=int(kill_at) if kill_at else None,
         told=Path(environ["OTABRAKE_TEST_TOLD"]),
         is_counting=environ.get("OTABRAKE_TEST_COUNT_FROM") == "start",
