@@ -132,9 +132,9 @@ class Post:
     """One thing owed to people, written in the transaction that makes it true.
 
     Posts of one `lane` (a proposal or a delivery) are sent in order. `preview` adds the numbers to a reply, `picks`
-    a button for each of these instances (its lane is the delivery of the ask), `pointing_to` the way to another
-    proposal's card. A file with a `reply_to` is for that
-    person alone, else it goes into the proposal's thread.
+    a button for each of these instances (its lane is the delivery of the ask), `pointing_to` the way to the card of
+    this proposal and, beside a `preview`, what that card says. A file with a `reply_to` is for that person alone, else
+    it goes into the proposal's thread.
     """
 
     kind: PostKind

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from bot.exchange import Post
 from bot.model import Counts, Instance, Notice, Target, Task, TaskPage, TaskState
 from bot.ops import KNOWN
 from bot.ports import TASKS_A_PAGE, Purpose, Reading, Transition, Watched
-from bot.proposals import Proposal
+from bot.proposals import Offered, Proposal, advance
 from bot.sandbox.slack import FakeSlack, create_slack_app
 from bot.sandbox.slack_api import DEFAULT_SCOPES
 from bot.sandbox.slack_fake import Fault
@@ -33,6 +33,7 @@ from bot.storage.database import Database, open_database
 from bot.storage.leases import SqlLeases
 from bot.storage.migrations import upgrade
 from bot.storage.store import SqlStore
+from bot.workflow.means import showing
 from tests.conftest import Clock
 
 INCIDENT = "C0INCIDENT"
@@ -109,6 +110,7 @@ class Desk:
     listing: Listing
     seen: Seen
     instances: dict[str, Instance]
+    new_notifier: Callable[[], SlackNotifier]
     drawn: list[Curve] = field(default_factory=list)
     picture: bytes | Exception = PNG
     unshown: list[str] = field(default_factory=list)
@@ -123,6 +125,10 @@ class Desk:
         await self.store.record(posts=posts)
         await self.notifier.drain()
         assert await self.store.fetch_owed() == ()
+
+    def start_anew(self) -> None:
+        """Another process, which knows what the database knows."""
+        self.notifier = self.new_notifier()
 
     def meets(self, method: str, **fault: Any) -> None:
         """The next call of this method goes wrong."""
@@ -191,26 +197,37 @@ def _desk(
         unshown.append(f"{proposal_id}: {why}")
 
     async def move(proposal_id: str) -> None:
+        """As the road does: the same preview under another offer, which owes its card and buttons."""
+        before = await store.fetch_proposal(proposal_id)
+        assert before is not None
+        assert before.offer is not None
         moved.append(proposal_id)
+        anew = replace(before.offer, offer_id=f"{int(before.offer.offer_id, 16) + 1:032x}")
+        await store.save(Transition(before, advance(before, Offered(anew), clock()), (), showing(proposal_id)))
 
     attachments = Attachments(
         client, session, reads=listing, readings=seen, words=listing, clock=clock, sleep=clock.sleep, draw=draw
     )
-    notifier = SlackNotifier(
-        client,
-        session,
-        store=store,
-        leases=SqlLeases(database, owner="this process"),
-        operations=KNOWN,
-        attachments=attachments,
-        instance=instances.get,
-        log=structlog.get_logger(),
-        unshown=end,
-        moved=move,
-        sleep=clock.sleep,
-        seconds=lambda: clock().timestamp(),
+
+    def notifier() -> SlackNotifier:
+        return SlackNotifier(
+            client,
+            session,
+            store=store,
+            leases=SqlLeases(database, owner="this process"),
+            operations=KNOWN,
+            attachments=attachments,
+            instance=instances.get,
+            log=structlog.get_logger(),
+            unshown=end,
+            moved=move,
+            sleep=clock.sleep,
+            seconds=lambda: clock().timestamp(),
+        )
+
+    desk = Desk(
+        slack, database, store, notifier(), clock, listing, seen, instances, notifier, unshown=unshown, moved=moved
     )
-    desk = Desk(slack, database, store, notifier, clock, listing, seen, instances, unshown=unshown, moved=moved)
     return desk
 
 

@@ -186,7 +186,10 @@ async def test_changes_come_to_their_end_while_connections_are_cut_again_and_aga
         assert outcomes == [True, True]
         done = Counter(effect.action for effect in scene.at.fleet.history)
         assert done == {CALL: 2, "CancelOTAStrategyByJob": 1}
-        assert [len(scene.at.cards(each.job)) for each in flows] == [1, 1]
+        assert await scene.rows("SELECT state, count(*) FROM proposals GROUP BY state") == [("finished", 2)]
+        await eventually(lambda: not scene.at.workspace.live_buttons())
+        # Where the connection is cut between a post and its being written down, its text is posted once more.
+        assert max(scene.at.workspace.most_live.values()) == 1
 
 
 class FullDisk:

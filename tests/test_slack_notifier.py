@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from sqlalchemy import text
 
 from bot.exchange import Post, PostKind
 from bot.model import Instance, Notice, Outcome, OutcomeCode, Place
+from bot.ops.devices import CANCEL as CANCEL_DEVICE
+from bot.ops.devices import RETRY
+from bot.ops.firmware import HALT as HALT_FIRMWARE
+from bot.ops.jobs import CANCEL, HALT, RATE
 from bot.ports import Transition
 from bot.proposals import Proposal, State
+from bot.sandbox.slack_blocks import complaints
 from bot.sandbox.workspace import Message
 from bot.slack import views
+from bot.slack.messages import Messages
+from bot.slack.pace import Pace
+from bot.slack.views import Pointed
+from bot.storage.codec import from_json, to_json
 from bot.storage.store import SqlStore
 from tests.conftest import Clock, lapse
 from tests.desk import INCIDENT, Desk, open_desk
-from tests.values import AT, REPLY_TO, TARGET, counts, offer, preview, proposal
+from tests.test_slack_views import HOSTILE
+from tests.values import AT, REPLY_TO, TARGET, counts, job, offer, part, preview, proposal
+
+OURS = re.compile(r"<@[UW][A-Z0-9]+>|<!date\^\d+\^\{time_secs\}\|[0-9:]+ UTC>")
 
 CARD, BUTTONS, PROGRESS = (Post(kind, "p1") for kind in (PostKind.CARD, PostKind.BUTTONS, PostKind.PROGRESS))
 LINE = Post(PostKind.LINE, "p1", Notice("A line."))
@@ -83,7 +97,7 @@ async def test_progress_without_a_card_puts_the_card_first(desk: Desk) -> None:
 async def test_progress_that_is_overtaken_is_not_said(desk: Desk) -> None:
     await desk.keep(FOLLOWED)
     await desk.owe(CARD)
-    desk.meets("chat.update", error="message_not_found", times=2)
+    desk.meets("chat.update", error="internal_error", times=2)
     await desk.owe(PROGRESS, PROGRESS, PROGRESS)
     assert len(desk.slack.faults) == 1
 
@@ -95,6 +109,7 @@ async def test_progress_that_slack_does_not_take_now_keeps_no_line_waiting(desk:
     await desk.owe(PROGRESS, LINE)
     assert clock.slept == []
     assert [NOTHING_YET in desk.lines()[0], desk.lines()[1]] == [True, "A line."]
+    clock.pass_by(30)
     await desk.owe(PROGRESS)
     assert TOLD in about_progress(desk)[0]
 
@@ -172,6 +187,30 @@ async def test_an_answer_goes_to_no_other_address_than_slacks(desk: Desk) -> Non
 @pytest.mark.parametrize("address", ["http://[", "https://hooks.slack.com.evil.example/x", "file:///etc/passwd"])
 async def test_an_address_that_is_none_is_not_used(desk: Desk, address: str) -> None:
     await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), replace(REPLY_TO, address=address)))
+    assert desk.told() == ["For you."]
+
+
+async def test_an_answer_that_cannot_be_whispered_is_given_directly(desk: Desk) -> None:
+    places = (Place("C0NEWINC01"), Place("C0ARCHIVE1"), Place("C0NOWHERE1"), Place(None))
+    for place in places:
+        await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), replace(REPLY_TO, place=place, address=None)))
+    assert [one.text for one in desk.direct()] == ["For you."] * len(places)
+
+
+async def test_an_answer_goes_another_way_where_its_address_is_not_reached(desk: Desk) -> None:
+    base = desk.notifier._messages._client.base_url
+    for path in ("response/nobody", "response/%00"):
+        to = replace(REPLY_TO, address=base.replace("api/", path))
+        await desk.owe(Post(PostKind.REPLY, "d1", Notice("For you."), to))
+    assert desk.told() == ["For you."] * 2
+
+
+async def test_an_answer_is_whispered_where_its_address_does_not_answer_in_time(desk: Desk) -> None:
+    client = desk.notifier._messages._client
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1e-9)) as impatient:
+        messages = Messages(client, impatient, Pace(rates={}))
+        address = client.base_url.replace("api/", "response/any")
+        await messages.reply(replace(REPLY_TO, address=address), views.line(Notice("For you.")))
     assert desk.told() == ["For you."]
 
 
@@ -260,9 +299,9 @@ async def test_a_channel_that_is_closed_in_the_middle_of_it_silences_nobody(
     await desk.owe(post, Post(PostKind.BROADCAST, "p1", Notice("Stopped 200.")))
     told = everything(desk, ELSEWHERE)
     assert told[0].startswith("🔴 stopping") or "Cancel" in told[0]
-    assert "Stopped 200." in told[-1]
+    assert "Stopped 200." in "".join(told)
     assert (post.notice is None) or any(post.notice.text in said for said in told)
-    assert any("the card stands in the channel of prod-shanghai" in said for said in desk.told())
+    assert any("It goes on at a new card in the channel of prod-shanghai" in said for said in desk.told())
     assert live_buttons(desk, INCIDENT, ELSEWHERE) == []
 
 
@@ -276,8 +315,6 @@ async def test_a_waiting_card_that_moves_is_offered_anew_and_its_old_buttons_are
     desk.meets("chat.update", error="not_in_channel")
     await desk.owe(CARD)
     assert desk.moved == ["p1"]
-    assert live_buttons(desk, INCIDENT, ELSEWHERE) == []
-    await desk.owe(CARD, BUTTONS)
     assert live_buttons(desk, INCIDENT, ELSEWHERE) == [ELSEWHERE]
 
 
@@ -299,7 +336,7 @@ async def test_a_card_that_somebody_deleted_stands_anew_with_a_new_offer(desk: D
     await desk.owe(CARD, BUTTONS)
     desk.meets("chat.update", error="message_not_found")
     await desk.owe(CARD)
-    assert (desk.moved, live_buttons(desk, INCIDENT)) == (["p1"], [])
+    assert (desk.moved, live_buttons(desk, INCIDENT)) == (["p1"], [INCIDENT])
 
 
 async def test_a_finished_card_that_somebody_deleted_stays_deleted(desk: Desk) -> None:
@@ -367,31 +404,17 @@ async def test_who_lost_its_lane_while_it_showed_a_card_owes_it_again(desk: Desk
     await desk.owe(CARD)
     update = desk.notifier._messages.update
 
-    async def paused(*arguments: Any) -> None:
+    async def paused(*arguments: Any, **more: Any) -> None:
         await moved(desk, first, **ended())
         await lapse(desk.database)
         [theirs] = await SqlStore(desk.database, clock=desk.clock, owner="other").claim_lanes()
-        await update(*arguments)
+        await update(*arguments, **more)
         desk.notifier._messages.update = update  # type: ignore[method-assign]
         await desk.store.settle(theirs.posts[0], lease=theirs.lease, is_last=True)
 
     desk.notifier._messages.update = paused  # type: ignore[method-assign]
     await desk.owe(CARD)
     assert desk.thread()[0].text.startswith("🛑 stopped: Cancel")
-
-
-async def test_a_reply_points_to_the_card_that_is_pending(desk: Desk) -> None:
-    await desk.keep(WAITING)
-    await desk.owe(CARD, BUTTONS)
-    pointing = Post(PostKind.REPLY, "d1", Notice("Already waiting."), replace(REPLY_TO, address=None), pointing_to="p1")
-    await desk.owe(pointing)
-    [shown] = desk.slack.workspace.ephemerals("U0ONCALLA1")
-    assert "|Open the card>" in json.dumps(shown.blocks)
-    assert f"/archives/{INCIDENT}/p" in shown.text
-    assert '"actions"' not in json.dumps(shown.blocks)
-    desk.meets("chat.getPermalink", error="internal_error")
-    await desk.owe(pointing, replace(pointing, pointing_to="p9"))
-    assert [told for told in desk.told() if "archives" in told] == [shown.text]
 
 
 async def test_who_asked_at_a_terminal_is_told_there_and_never_mentioned(desk: Desk) -> None:
@@ -401,3 +424,127 @@ async def test_who_asked_at_a_terminal_is_told_there_and_never_mentioned(desk: D
     shown = json.dumps([message.blocks for message in desk.thread()])
     assert "alice@ops1" in shown
     assert "<@alice" not in shown
+
+
+# A second command for what waits already shows the card that waits.
+
+SAME = Post(
+    PostKind.REPLY,
+    "d2",
+    Notice("The same is already waiting for a yes.", ("Its reason: it bricks",)),
+    replace(REPLY_TO, address=None),
+    WAITING.offer.preview if WAITING.offer else None,
+    pointing_to="p1",
+)
+
+
+def told_blocks(desk: Desk) -> str:
+    return json.dumps([one.blocks for one in desk.slack.workspace.ephemerals("U0ONCALLA1")])
+
+
+async def test_who_asks_again_sees_the_card_that_waits_and_a_link_to_it(desk: Desk) -> None:
+    await desk.keep(WAITING)
+    await desk.owe(CARD, BUTTONS)
+    await desk.owe(SAME)
+    [card, *_] = desk.thread()
+    link = f"https://sandbox.slack.com/archives/{INCIDENT}/p{card.ts.replace('.', '')}"
+    [told] = desk.told()
+    for words in (
+        "The same is already waiting for a yes.",
+        "Its reason: it bricks",
+        "✋ waiting for a yes: Cancel 7glPHmaDYLAYMD1HHutT02 on prod-shanghai",
+        "Will not start: ≈212 queued",
+        "Probably stops: ≈30 notified",
+        f"Open the card: {link}",
+    ):
+        assert words in told
+    blocks = told_blocks(desk)
+    assert f'{{"type": "link", "url": "{link}", "text": "Open the card"}}' in blocks
+    assert ('"actions"' in blocks, '"button"' in blocks, "Asked by <@U0ONCALLA1>" in blocks) == (False, False, True)
+
+
+async def test_it_is_shown_as_it_stands_when_the_answer_is_sent(desk: Desk) -> None:
+    waiting = await desk.keep(WAITING)
+    await desk.owe(CARD)
+    await moved(desk, waiting, state=State.FINISHED, outcome=Outcome(OutcomeCode.EXPIRED, Notice("Nobody said yes.")))
+    await desk.owe(SAME)
+    assert "⌛ expired: Cancel" in desk.told()[0]
+
+
+@pytest.mark.parametrize("error", ["message_not_found", "channel_not_found", "ratelimited", "internal_error"])
+async def test_where_slack_tells_no_link_the_answer_comes_without_one(desk: Desk, error: str) -> None:
+    await desk.keep(WAITING)
+    await desk.owe(CARD)
+    desk.meets("chat.getPermalink", error=error, status=429 if error == "ratelimited" else 200)
+    await desk.owe(SAME)
+    [told] = desk.told()
+    assert ("Will not start" in told, "Open the card" in told + told_blocks(desk)) == (True, False)
+
+
+@pytest.mark.parametrize("link", [None, 5, "javascript:alert(1)", "http://slack.example/x", "https://" + "x" * 4000])
+async def test_a_link_that_is_none_is_left_out(desk: Desk, link: object) -> None:
+    await desk.keep(WAITING)
+    await desk.owe(CARD)
+
+    async def answer(**asked: object) -> dict[str, object]:
+        return {"permalink": link}
+
+    desk.notifier._messages._client.chat_getPermalink = answer  # type: ignore[assignment, method-assign]
+    await desk.owe(SAME)
+    assert "Open the card" not in desk.told()[0] + told_blocks(desk)
+
+
+async def test_a_card_that_does_not_stand_yet_or_is_not_known_is_not_linked_to(desk: Desk) -> None:
+    await desk.owe(replace(SAME, pointing_to="p9"))
+    await desk.keep(WAITING)
+    await desk.owe(SAME)
+    unknown, unposted = desk.told()
+    assert ("Will not start" in unknown, "Will not start" in unposted) == (False, True)
+    assert "Open the card" not in unknown + unposted
+
+
+async def test_a_pointer_without_numbers_is_a_sentence_and_a_link(desk: Desk) -> None:
+    await desk.keep(WAITING)
+    await desk.owe(CARD)
+    await desk.owe(replace(SAME, preview=None))
+    [told] = desk.told()
+    assert [line.partition(":")[0] for line in told.splitlines()] == [
+        "The same is already waiting for a yes.",
+        "Its reason",
+        "Open the card",
+    ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_the_text_of_others_in_a_pending_card_stays_text_and_within_slacks_limits(desk: Desk, text: str) -> None:
+    theirs = job(job_id=text, firmware=text, product=text, dest_version=text, description=text)
+    shown = preview(part(job=theirs), target=replace(TARGET, job=text))
+    hostile = proposal(state=State.OFFERED, offer=offer(preview=shown), reason=text, target=shown.target)
+    for operation in (CANCEL, HALT, RATE, HALT_FIRMWARE, CANCEL_DEVICE, RETRY):
+        pointed = Pointed(
+            replace(hostile, operation=operation.name), operation, "https://sandbox.slack.com/archives/C/p1"
+        )
+        message = views.reply(replace(SAME, notice=Notice(text, (text,)), preview=shown), pointed)
+        assert complaints(list(message.blocks)) == ()
+        assert len(message.text) <= 4000
+        written = OURS.sub("", message.text)
+        assert "<" not in written
+        marked = [each["text"] for each in _leaves(message.blocks) if each.get("type") == "mrkdwn"]
+        assert "<" not in "".join(OURS.sub("", one) for one in marked)
+        assert not [each for each in _leaves(message.blocks) if each.get("type") in ("button", "actions")]
+
+
+def _leaves(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+
+
+def test_a_post_of_an_older_version_is_read_and_points_nowhere() -> None:
+    body = json.loads(to_json(SAME))
+    del body["pointing_to"]
+    assert from_json(Post, json.dumps(body)) == replace(SAME, pointing_to=None)
+    assert from_json(Post, to_json(SAME)) == SAME

@@ -6,6 +6,7 @@ A number that is not known is `None`, never 0.
 
 from bot.model.changes import Intent, Receipt, Step, StepKind
 from bot.model.people import (
+    CLOCKS_DIFFER,
     UNKNOWN,
     Actor,
     Confirm,
@@ -41,6 +42,7 @@ from bot.model.rollouts import (
 )
 
 __all__ = [
+    "CLOCKS_DIFFER",
     "OPEN_STATES",
     "REGIONS",
     "UNKNOWN",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
 from bot.model.rollouts import Preview, Touch
@@ -16,6 +16,9 @@ class Unknown(Enum):
 
 
 UNKNOWN = Unknown.UNKNOWN
+
+CLOCKS_DIFFER = timedelta(seconds=60)
+"""So far ahead the clock of another replica may be. What is further ahead was written before ours was set back."""
 
 
 def is_from_terminal(user_id: str) -> bool:
@@ -101,6 +104,10 @@ class Offer:
     decision: Decision
     made_at: datetime
     expires_at: datetime
+
+    def has_expired(self, now: datetime) -> bool:
+        """So it has if the clock was set back: then nobody can tell for how long it has stood."""
+        return now >= self.expires_at or now < self.made_at - CLOCKS_DIFFER
 
 
 class OutcomeCode(StrEnum):

@@ -101,7 +101,7 @@ def _confirmed(proposal: Proposal, answer: Confirmed, now: datetime) -> Proposal
     offer = proposal.offer
     if offer is None or offer.offer_id != answer.offer_id:
         raise OutOfTurn("that offer is out of date")
-    if now >= offer.expires_at:
+    if offer.has_expired(now):
         raise OutOfTurn("that offer has expired")
     if not answer.decision.is_allowed:
         raise OutOfTurn("the policy does not allow it")

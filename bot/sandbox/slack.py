@@ -96,14 +96,13 @@ def _web_application(slack: FakeSlack) -> Starlette:
 async def _web_api(request: Request) -> Response:
     slack: FakeSlack = request.app.state.slack
     name = request.path_params["method"]
-    fault = slack.take_fault(name)
+    arguments, token, answer = await _read(request)
+    channel = str(arguments.get("channel") or arguments.get("channel_id", ""))
+    fault = slack.take_fault(name, channel) or _throttled(slack, name, channel)
     if fault is not None and not fault.is_carried_out:
         return _faulty(fault)
-    try:
-        arguments, token = await _arguments(request)
-        answer = slack.api.call(name, arguments, token=token)
-    except Refused as refusal:
-        answer = refusal.answer
+    if answer is None:
+        answer = _answered(slack, name, arguments, token)
     if fault is not None:
         return _faulty(fault)
     if name == "apps.connections.open" and answer["ok"]:
@@ -112,6 +111,27 @@ async def _web_api(request: Request) -> Response:
         answer["upload_url"] = _base(request) + answer["upload_url"]
     scopes = ",".join(sorted(slack.app.scopes))
     return JSONResponse(answer, headers={"X-OAuth-Scopes": scopes, "X-Slack-Req-Id": "sandbox"})
+
+
+async def _read(request: Request) -> tuple[Mapping[str, Any], str | None, dict[str, Any] | None]:
+    """The arguments and the token, or the answer to a call that cannot be read."""
+    try:
+        arguments, token = await _arguments(request)
+    except Refused as refusal:
+        return {}, None, refusal.answer
+    return arguments, token, None
+
+
+def _answered(slack: FakeSlack, name: str, arguments: Mapping[str, Any], token: str | None) -> dict[str, Any]:
+    try:
+        return slack.api.call(name, arguments, token=token)
+    except Refused as refusal:
+        return refusal.answer
+
+
+def _throttled(slack: FakeSlack, name: str, channel: str) -> Fault | None:
+    pause = slack.pace.retry_after(name, channel) if slack.pace is not None else None
+    return Fault(method=name, error="ratelimited", status=429, retry_after=pause) if pause is not None else None
 
 
 async def _arguments(request: Request) -> tuple[Mapping[str, Any], str | None]:

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from bot.sandbox.slack_delivery import Answer
 from bot.sandbox.slack_fake import FakeSlack, Fault
 from bot.sandbox.slack_gestures import Impossible
+from bot.sandbox.slack_pace import PostingPace
 from bot.sandbox.slack_payloads import message_json
 
 Told = Mapping[str, Any]
@@ -65,15 +66,18 @@ def _endpoint(gesture: Gesture) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _faults(request: Request) -> Response:
-    """`{method, error, status, retry_after, times, is_carried_out}` adds a fault, `{clear: true}` ends them all.
+    """`{method, error, status, retry_after, times, is_carried_out, channel}` adds a fault, `{clear: true}` ends them.
 
-    `{disconnect: reason}` tells the open sockets to go.
+    `{disconnect: reason}` tells the open sockets to go. `{pace: {burst, seconds}}` limits posts into each channel from
+    now on, `{pace: null}` no more.
     """
     slack: FakeSlack = request.app.state.slack
     try:
         told = dict(await _told(request))
         if told.pop("clear", False):
             slack.faults.clear()
+        if "pace" in told:
+            slack.pace = _pace(told.pop("pace"), slack)
         disconnect = told.pop("disconnect", None)
         gone = await slack.sockets.disconnect(str(disconnect)) if disconnect else 0
         if told:
@@ -81,6 +85,18 @@ async def _faults(request: Request) -> Response:
     except Impossible as why:
         return _refused(str(why))
     return JSONResponse({"ok": True, "disconnected": gone, "faults": len(slack.faults)})
+
+
+def _pace(told: Any, slack: FakeSlack) -> PostingPace | None:
+    if told is None:
+        return None
+    try:
+        burst, seconds = int(told["burst"]), float(told["seconds"])
+    except (KeyError, TypeError, ValueError):
+        burst, seconds = 0, 0.0
+    if burst < 1 or seconds <= 0:
+        raise Impossible("A pace has a `burst` of at least 1 and `seconds` above 0.")
+    return PostingPace(burst=burst, seconds=seconds, now=slack.now)
 
 
 def _fault(told: Told) -> Fault:

@@ -15,6 +15,7 @@ from bot.sandbox.slack_delivery import Courier, Sockets
 from bot.sandbox.slack_files import Shelf
 from bot.sandbox.slack_gestures import Gestures
 from bot.sandbox.slack_methods import METHODS
+from bot.sandbox.slack_pace import PostingPace
 from bot.sandbox.slack_replies import Replies
 from bot.sandbox.workspace import Workspace
 
@@ -23,7 +24,7 @@ from bot.sandbox.workspace import Workspace
 class Fault:
     """What the next `times` calls of a method answer; `is_carried_out`: the call took effect, its answer is lost.
 
-    The method `upload` stands for the posts to upload addresses.
+    The method `upload` stands for the posts to upload addresses. With a `channel`, only calls for that one meet it.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Fault:
     retry_after: int | None = None
     times: int = 1
     is_carried_out: bool = False
+    channel: str | None = None
 
 
 class FakeSlack:
@@ -49,7 +51,9 @@ class FakeSlack:
     ) -> None:
         self.workspace = workspace
         self.app = app
+        self.now = now
         self.faults: list[Fault] = []
+        self.pace: PostingPace | None = None
         self.sockets = Sockets(app.app_id)
         self.courier = Courier(
             signing_secret=app.signing_secret,
@@ -79,9 +83,14 @@ class FakeSlack:
     def deliver_to(self, url: str | None) -> None:
         self.courier.deliver_to = url
 
-    def take_fault(self, method: str) -> Fault | None:
+    def take_fault(self, method: str, channel: str | None = None) -> Fault | None:
         """The fault that this call meets, and one time less of it."""
-        place = next((at for at, fault in enumerate(self.faults) if fault.method in (method, "*")), None)
+        met = (
+            at
+            for at, fault in enumerate(self.faults)
+            if fault.method in (method, "*") and fault.channel in (None, channel)
+        )
+        place = next(met, None)
         if place is None:
             return None
         fault = self.faults.pop(place)

@@ -48,7 +48,7 @@ def _update(api: WebApi, arguments: Arguments) -> Json:
     if message.user != api.app.bot_user:
         raise Refused("cant_update_message")
     if channel.is_archived:
-        raise Refused("is_archived")
+        raise Refused("is_inactive")
     text, blocks = content_of(arguments, max_text=MAX_UPDATE_TEXT)
     if arguments.get("reply_broadcast") and message.thread_ts is None:
         raise Refused("invalid_arguments", "`reply_broadcast` needs a message in a thread")
@@ -74,7 +74,7 @@ def _post_ephemeral(api: WebApi, arguments: Arguments) -> Json:
 def _get_permalink(api: WebApi, arguments: Arguments) -> Json:
     channel = api.visible_channel(arguments["channel"])
     message = api.workspace.find(channel.id, arguments["message_ts"])
-    if message is None:
+    if message is None or message.seen_by is not None:
         raise Refused("message_not_found")
     link = f"https://{api.workspace.domain}.slack.com/archives/{channel.id}/p{message.ts.replace('.', '')}"
     if message.thread_ts is not None:

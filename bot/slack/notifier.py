@@ -21,10 +21,9 @@ from bot.exchange import Post, PostKind, ReplyTo
 from bot.model import Instance, Notice, is_from_terminal
 from bot.operations import Operations
 from bot.ports import Lease, Leases, Owed, OwedLane, Store, Surface
-from bot.proposals import Proposal, State
 from bot.slack import views
 from bot.slack.attachments import Attachments, NotSent, in_direct_messages
-from bot.slack.messages import Deleted, Messages, Undeliverable, may_pass, retry_after
+from bot.slack.messages import Messages, Undeliverable, may_pass, retry_after
 from bot.slack.pace import Pace
 from bot.slack.people import SLACK_TROUBLE, error_code
 from bot.slack.surfaces import Surfaces
@@ -59,14 +58,14 @@ class SlackNotifier:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._messages = Messages(client, session, Pace(seconds=seconds, sleep=sleep))
-        self._surfaces = Surfaces(self._messages, store=store, operations=operations, instance=instance, log=log)
+        self._messages = Messages(client, session, Pace(now=seconds, sleep=sleep))
+        self._surfaces = Surfaces(
+            self._messages, store=store, operations=operations, instance=instance, log=log, reoffer=moved
+        )
         self._attachments = attachments
         self._store = store
-        self._operations = operations
         self._log = log
         self._unshown = unshown
-        self._moved = moved
         self._sleep = sleep
         self._owing = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -187,13 +186,13 @@ class SlackNotifier:
         return await self._store.settle(owed, failure=why[:200], lease=lease, is_last=is_last)
 
     async def _give_up(self, owed: Owed, why: str, lease: Lease, *, is_last: bool) -> bool:
-        """A visible record of what could not be delivered; a card that can stand nowhere ends its proposal."""
+        """A visible record of what could not be delivered; a proposal that nobody could say yes to ends."""
         self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=why)
         if owed.post.kind is PostKind.FILE:
             await self._say_instead(owed, Notice(f"A file belongs here that I could not send ({why})."))
         if not await self._written_off(owed, why, lease, is_last=is_last):
             return False
-        if owed.post.kind is PostKind.CARD:
+        if owed.post.kind in (PostKind.CARD, PostKind.BUTTONS):
             await self._unshown(owed.post.lane, why)
         return True
 
@@ -227,7 +226,7 @@ class SlackNotifier:
         if is_from_terminal(to.user_id):
             return  # told where it was asked: Slack knows no such person
         if post.file is None:
-            await self._messages.reply(to, views.reply(post, link=await self._link_of(post)))
+            await self._messages.reply(to, views.reply(post, await self._surfaces.point_to(post)))
         elif await self._attachments.send_to(to.user_id, post.file):
             await self._store.record(posts=(Post(PostKind.REPLY, post.lane, in_direct_messages(), to),))
 
@@ -235,39 +234,6 @@ class SlackNotifier:
         proposal = await self._store.fetch_proposal(post.lane)
         if proposal is None:
             raise Undeliverable("no such proposal")
-        try:
-            await self._show(post, proposal)
-        except Undeliverable as error:
-            surface = await self._store.fetch_surface(proposal.proposal_id)
-            if surface.card is None:
-                raise  # it never stood anywhere
-            if isinstance(error, Deleted) and proposal.state is State.FINISHED and post.kind in _MADE_TRUE:
-                return  # somebody has tidied up
-            await self._show_elsewhere(post, proposal, error)
-
-    async def _show_elsewhere(self, post: Post, proposal: Proposal, why: Undeliverable) -> None:
-        """The card moves, and with it what is said; an offer that waits there is made anew, with its own buttons."""
-        try:
-            await self._surfaces.move(proposal, is_deleted=isinstance(why, Deleted))
-        except Undeliverable as nowhere:
-            raise why from nowhere
-        self._log.error("card moved", lane=post.lane, why=str(why))
-        is_waiting = proposal.state is State.OFFERED
-        if is_waiting:
-            await self._moved(proposal.proposal_id)
-        if post.kind is not PostKind.CARD and not (is_waiting and post.kind in _MADE_TRUE):
-            await self._show(post, proposal)
-
-    async def _link_of(self, post: Post) -> str | None:
-        """Where the card can be opened that a reply points to."""
-        if post.pointing_to is None:
-            return None
-        surface = await self._store.fetch_surface(post.pointing_to)
-        if surface.channel is None or surface.card is None:
-            return None
-        return await self._messages.find_link(surface.channel, surface.card)
-
-    async def _show(self, post: Post, proposal: Proposal) -> None:
         if post.kind is PostKind.CARD:
             await self._surfaces.show_card(proposal)
         elif post.kind is PostKind.BUTTONS:
@@ -278,8 +244,4 @@ class SlackNotifier:
             surface = await self._surfaces.stand(proposal)
             await self._attachments.send(post.file, surface.channel or "", thread=surface.card, about=proposal)
         elif post.notice is not None:
-            surface = await self._surfaces.stand(proposal)
-            is_broadcast = post.kind is PostKind.BROADCAST
-            operation = self._operations[proposal.operation]
-            message = views.broadcast(post.notice, proposal, operation) if is_broadcast else views.line(post.notice)
-            await self._messages.post(surface.channel, message, surface.card, is_broadcast=is_broadcast)
+            await self._surfaces.say(proposal, post.notice, is_broadcast=post.kind is PostKind.BROADCAST)

@@ -42,6 +42,7 @@ from bot.workflow.figures import (
 
 PICKS_MOST = 50
 _PICKS_A_ROW = 5
+_OPEN = "Open the card"
 _TIMES_LENGTH = 200
 """As much as is kept free in a message's text for times, which are markup."""
 
@@ -52,6 +53,15 @@ class Message:
 
     text: str
     blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """The change that a reply points to, as it stands; `link` leads to its card (None: not known)."""
+
+    proposal: Proposal
+    operation: Operation
+    link: str | None = None
 
 
 def card(proposal: Proposal, operation: Operation) -> Message:
@@ -109,6 +119,12 @@ def _people(proposal: Proposal) -> list[Block]:
     return [*blocks, context(*notes)] if notes else blocks
 
 
+def buttons(proposal: Proposal, operation: Operation) -> Message:
+    """The button message: with buttons while it waits for a yes, and then only."""
+    is_waiting = proposal.state is State.OFFERED
+    return (ask_for_yes if is_waiting else no_buttons)(proposal, operation)
+
+
 def ask_for_yes(proposal: Proposal, operation: Operation) -> Message:
     """The button message while it waits for a yes. A button holds the offer's id and nothing else."""
     assert proposal.offer is not None  # noqa: S101 (only an offer asks)
@@ -131,6 +147,12 @@ def no_buttons(proposal: Proposal, operation: Operation) -> Message:
     said = "confirmed" if proposal.confirmed_by else status(proposal)
     text = f"{escaped(name)}: {said}{by}."
     return Message(text, (context(mrkdwn(text)),))
+
+
+def moved_on(proposal: Proposal, operation: Operation) -> Message:
+    """What stays where a card stood: nothing to click, and nothing that becomes untrue."""
+    said = f"{title(proposal, operation)}: this goes on at a new card."
+    return _message([said], [section((said,))])
 
 
 def progress(proposal: Proposal, operation: Operation) -> Message:
@@ -175,23 +197,42 @@ def broadcast(notice: Notice, proposal: Proposal, operation: Operation) -> Messa
     return _message((f"{name}:", *_said(notice)), [context(plain(name)), *_notice_blocks(notice)])
 
 
-def reply(post: Post, *, link: str | None = None) -> Message:
-    """An answer for one person alone, with the numbers if it has any, what to pick from, and the way to a card."""
+def reply(post: Post, pointed: Pointed | None = None) -> Message:
+    """An answer for one person alone, with the numbers if it has any, what it points to, and what to pick from."""
     notice = post.notice or Notice("")
     blocks = _notice_blocks(notice)
     parts = list(_said(notice))
-    lines = [text for text in _numbers(post.preview) if text not in notice.lines] if post.preview is not None else []
+    is_card_shown = pointed is not None and post.preview is not None
+    shown = _shown_in(pointed) if pointed is not None and is_card_shown else _numbers_in(post)
+    lines = [text for text in shown if text not in notice.lines]
     if lines:
         blocks.insert(1, section(lines))
         parts += lines
+    if pointed is not None:
+        blocks += [*(_people(pointed.proposal) if is_card_shown else []), *_link(pointed)]
+        parts.append(f"{_OPEN}: {pointed.link}" if pointed.link else "")
     if post.picks:
         blocks += _pick_buttons(post)
         unsaid = [name for name in post.picks[:PICKS_MOST] if not any(name in part for part in parts)]
         parts.append(f"To pick from: {', '.join(unsaid)}" if unsaid else "")
-    if link is not None:
-        blocks.append(context(mrkdwn(f"<{link}|Open the card>")))
-        parts.append(f"The card: {link}")
     return _message(parts, blocks)
+
+
+def _numbers_in(post: Post) -> tuple[str, ...]:
+    return tuple(_numbers(post.preview)) if post.preview is not None else ()
+
+
+def _shown_in(pointed: Pointed) -> tuple[str, ...]:
+    """What its card says, as it stands now; nothing of it can be clicked here."""
+    proposal, operation = pointed.proposal, pointed.operation
+    head = f"{status(proposal)}: {title(proposal, operation)}"
+    return (head, *(_facts(proposal, proposal.offer, operation) if proposal.offer is not None else ()))
+
+
+def _link(pointed: Pointed) -> Iterator[Block]:
+    if pointed.link is not None:
+        leaf = {"type": "link", "url": pointed.link, "text": _OPEN}
+        yield {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [leaf]}]}
 
 
 def _numbers(preview: Preview) -> Iterator[str]:

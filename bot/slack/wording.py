@@ -45,8 +45,21 @@ _OUTCOME_WORDS = {
 }
 
 
+_NO_PLACE = {
+    "channel_not_found": "it is gone, or I may not see it any more",
+    "is_archived": "it is archived",
+    "is_inactive": "it is archived",
+    "not_in_channel": "I am not in it any more",
+}
+
+
+def why_no_place(code: str) -> str:
+    """Slack's word for why a channel takes nothing, in ours."""
+    return _NO_PLACE.get(code, f"Slack says {code}")
+
+
 def mention(user_id: str) -> str:
-    """A mention of a person we identified; anything that is no user id is shown as text."""
+    """A mention of a person we identified; anything else, somebody at a terminal say, is shown as text."""
     return f"<@{user_id}>" if _USER_ID.fullmatch(user_id) else escaped(cut(user_id, NAME_LENGTH))
 
 

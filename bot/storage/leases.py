@@ -92,9 +92,11 @@ class SqlLeases:
 def claim(connection: Connection, names: Collection[str], owner: str) -> tuple[Lease, ...]:
     """Those of `names` that nobody holds, and that nobody is just about to claim or to write under."""
     known = set(connection.scalars(_NAMES, {"names": list(names)}))
-    free = set(connection.scalars(_NAMES.with_for_update(skip_locked=True), {"names": list(names)}))
-    # One order for everybody, so that no two processes wait for each other in a circle.
-    claimed = (_upsert(connection, _CLAIM, name, owner) for name in sorted(names) if name in free or name not in known)
+    # Nobody waits for another in a circle: new names are claimed first, in one order for everybody, and who holds what
+    # was free waits for nobody any more.
+    claimed = [_upsert(connection, _CLAIM, name, owner) for name in sorted(names) if name not in known]
+    free = connection.scalars(_NAMES.with_for_update(skip_locked=True), {"names": [*known]}).all()
+    claimed += [_upsert(connection, _CLAIM, name, owner) for name in sorted(free)]
     return tuple(lease for lease in claimed if lease is not None)
 
 

@@ -28,6 +28,9 @@ from bot.storage.sweeping import ROWS, claim_deliveries, claim_lanes, claim_work
 from bot.storage.tables import IS_PENDING, calls, inbox, offers, outbox, proposals, surfaces, touched_jobs
 from bot.storage.writing import Slower, append, in_order, insert_new, write_surface, write_transition
 
+RECEIVE_SECONDS = 1.5
+"""A person waits for this: what is not written by then is not written at all, and can be told to be."""
+
 _BEFORE_CALLS = (State.RECEIVED, State.OFFERED, State.APPROVED)
 # Built once: a click waits for these.
 _BY_ID = select(proposals.c.body).where(proposals.c.proposal_id == bindparam("proposal_id"))
@@ -52,7 +55,9 @@ class SqlStore:
         self._offered: dict[str, Proposal] = {}
 
     async def receive(self, delivery: Delivery) -> Lease | None:
-        return await self._database.run(lambda connection: insert_new(connection, delivery, self._owner))
+        return await self._database.run(
+            lambda connection: insert_new(connection, delivery, self._owner), within_seconds=RECEIVE_SECONDS
+        )
 
     async def save(self, transition: Transition) -> Saved | None:
         now, after = self._clock(), transition.after

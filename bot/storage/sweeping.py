@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
 
 from bot.exchange import Delivery, Post
+from bot.model import CLOCKS_DIFFER
 from bot.ports import Lease, Owed, OwedLane, of_delivery, of_lane, of_proposal
 from bot.proposals import Proposal, State
 from bot.storage.codec import readable
@@ -26,6 +27,9 @@ ROWS = 500
 
 AT_ONCE = 100
 """The most pieces of work that a process takes at a time: others shall have some."""
+
+LONGEST_OFFER = timedelta(minutes=15) + CLOCKS_DIFFER
+"""No offer stands for longer: one that expires later was made before the clock was set back."""
 
 _AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
 _OPEN = (
@@ -54,7 +58,11 @@ async def claim_deliveries(database: Database, owner: str) -> tuple[tuple[Lease,
 
 
 async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lease, ...]:
-    is_expired = and_(proposals.c.state == State.OFFERED.value, proposals.c.expires_at <= now)
+    ahead = now + LONGEST_OFFER
+    is_expired = and_(
+        proposals.c.state == State.OFFERED.value,
+        or_(proposals.c.expires_at <= now, proposals.c.expires_at > ahead),
+    )
     to_do = (
         select(proposals.c.proposal_id, proposals.c.body)
         .where(IS_UNFINISHED)

@@ -18,7 +18,7 @@ from bot.proposals import Confirmed, Ended, Proposal, State
 from bot.workflow import refusals, sentences
 from bot.workflow.ahead import LookAhead
 from bot.workflow.asking import command_for
-from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, move, save, showing, transition
+from bot.workflow.means import GoOn, Means, TurnedDown, decide_at_card, has_passed, move, save, showing, transition
 from bot.workflow.superseding import fetch_touching, superseded_by
 
 SUPERSEDING_TRIES = 4
@@ -42,7 +42,7 @@ async def _answer(means: Means, delivery: Delivery, click: Click, ahead: LookAhe
     proposal = await ahead.proposal()
     if proposal is None:
         raise TurnedDown(refusals.unknown_card(), why="unknown offer")
-    if (means.clock() - delivery.received_at).total_seconds() > means.timings.click_counts_seconds:
+    if has_passed(means, delivery.received_at, means.timings.click_counts_seconds):
         raise _no(proposal, refusals.too_late(), why="too late")
     policy = means.policy()
     if policy is None:
@@ -81,7 +81,7 @@ async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
         raise _no(proposal, refusals.no_longer_waiting(proposal), why="not waiting")
     if proposal.offer.offer_id != click.offer_id:
         raise _no(proposal, refusals.out_of_date(), why="out of date")
-    if means.clock() >= proposal.offer.expires_at:
+    if proposal.offer.has_expired(means.clock()):
         await expire(means, proposal)
         raise _no(proposal, refusals.expired(), why="expired")
     return proposal.offer

@@ -8,7 +8,6 @@ read-back shows that the goal is not reached (`finding_out`). Each function make
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from hashlib import sha256
 
 from bot.audit import EntryName, Fact
@@ -20,7 +19,7 @@ from bot.proposals import Call, CallAnswer, Called, Deferred, Ended, Lost, Propo
 from bot.workflow import reports
 from bot.workflow.asking import command_for, in_the_way
 from bot.workflow.ending import end, finish
-from bot.workflow.means import Means, move, steps_of
+from bot.workflow.means import Means, has_passed, move, steps_of
 from bot.workflow.stepping import (
     OVER_ALREADY,
     accept,
@@ -246,5 +245,4 @@ async def _lose(means: Means, proposal: Proposal, call: Call, error: CloudLost) 
 
 
 def is_over(means: Means, proposal: Proposal, seconds: float) -> bool:
-    approved: datetime | None = proposal.approved_at
-    return approved is None or means.clock() >= approved + timedelta(seconds=seconds)
+    return proposal.approved_at is None or has_passed(means, proposal.approved_at, seconds)

@@ -18,7 +18,7 @@ from bot.workflow import reports
 from bot.workflow.calling import attempt, refused, stay_unknown
 from bot.workflow.ending import finish
 from bot.workflow.looking import count
-from bot.workflow.means import Means, steps_of
+from bot.workflow.means import Elapsed, Means, steps_of
 from bot.workflow.stepping import accept, accepted_jobs, called_part, is_several
 from bot.workflow.verdicts import still_moving, strategy_stands
 
@@ -126,7 +126,7 @@ async def _goal_reached(means: Means, proposal: Proposal, step: Step, counts: Co
 
 async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | str | None:
     """The counts if the step's goal is reached, None if it is not, or why that could not be read."""
-    until = max(means.clock(), proposal.approved_at or means.clock()) + timedelta(seconds=means.timings.retry_seconds)
+    elapsed, seconds = Elapsed(means.clock), means.timings.retry_seconds - READ_BACK_PAUSE_SECONDS
     while True:
         try:
             is_reached, counts = await _GOALS[step.kind](means, proposal, step)
@@ -138,7 +138,7 @@ async def _read_back(means: Means, proposal: Proposal, step: Step) -> Counts | s
             why = "not every number could be read"
         except CloudError as error:
             why = means.words.explain(error, step.target).text
-        if means.clock() + timedelta(seconds=READ_BACK_PAUSE_SECONDS) >= until:
+        if elapsed() >= seconds:
             return why
         await means.sleep(READ_BACK_PAUSE_SECONDS)
 

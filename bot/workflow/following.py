@@ -19,7 +19,7 @@ from bot.ports import Purpose, Reading, Watched
 from bot.proposals import CallAnswer, Ended, Progress, Proposal
 from bot.workflow.ending import finish
 from bot.workflow.looking import count
-from bot.workflow.means import Means, keep
+from bot.workflow.means import Elapsed, Means, has_passed, keep
 from bot.workflow.stepping import accepted_jobs
 from bot.workflow.verdicts import judge_rate, judge_retry, judge_stop, still_moving
 
@@ -52,21 +52,21 @@ async def _follow_stop(means: Means, proposal: Proposal) -> None:
     parts = followed_parts(proposal)
     pause, shown_at = means.timings.poll_seconds, None
     until, turns = _until(means, proposal, means.timings.follow_seconds), asyncio.Semaphore(AT_ONCE)
-    waited = 0.0  # what a clock that is set back meanwhile cannot prolong
+    elapsed = Elapsed(means.clock)
     while True:
         waits = await asyncio.gather(*(_look_if_due(means, proposal, part, pause, turns) for part in parts))
         latest = [await _latest(means, proposal, part) for part in parts]
         now = {part.job.job_id: seen[-1].counts for part, seen in zip(parts, latest, strict=True) if seen}
         if _by_state(now) != _by_state(proposal.progress):
             pause = means.timings.poll_seconds
-            is_due = shown_at is None or means.clock() >= shown_at + timedelta(seconds=means.timings.progress_seconds)
+            is_due = shown_at is None or has_passed(means, shown_at, means.timings.progress_seconds)
             shown_at = means.clock() if is_due else shown_at
             moved = await _keep_progress(means, proposal, now, is_shown=is_due)
             if moved is None:
                 return
             proposal = moved
         is_still = all(_is_still(part, seen) for part, seen in zip(parts, latest, strict=True))
-        if is_still or means.clock() >= until or waited >= means.timings.follow_seconds:
+        if is_still or means.clock() >= until or elapsed() >= means.timings.follow_seconds:
             fresh_since = means.clock() - timedelta(seconds=FRESH_SECONDS)
             seen_now = [
                 part.job.job_id
@@ -77,7 +77,6 @@ async def _follow_stop(means: Means, proposal: Proposal) -> None:
             return
         seconds = max(0.05, min([pause, *(wait for wait in waits if wait > 0)]))
         await means.sleep(seconds)
-        waited += seconds
         pause = min(pause * 1.5, means.timings.poll_most_seconds)
 
 
@@ -190,13 +189,14 @@ async def _follow_rate(means: Means, proposal: Proposal) -> None:
     until = _until(means, proposal, means.timings.rate_seconds)
     [wanted] = [step.settings.per_minute for step in proposal.steps if step.settings is not None]
     pause, rate, is_seen = means.timings.poll_seconds, None, False
+    elapsed = Elapsed(means.clock)
     while True:
         try:
             job = await means.reads.fetch_job(proposal.target, purpose=Purpose.FOLLOW)
             rate, is_seen = job.settings.per_minute if job.settings else None, job.settings is not None
         except CloudError:
             is_seen = False
-        if (is_seen and rate == wanted) or means.clock() >= until:
+        if (is_seen and rate == wanted) or means.clock() >= until or elapsed() >= means.timings.rate_seconds:
             await _end(means, proposal, judge_rate(proposal, now=rate, is_seen=is_seen))
             return
         await means.sleep(pause)
@@ -207,11 +207,12 @@ async def _follow_retry(means: Means, proposal: Proposal) -> None:
     """The tasks of the accepted batches are read until all of them have left the state that they were in."""
     until = _until(means, proposal, means.timings.restart_seconds)
     before = _accepted_tasks(proposal)
-    pause = means.timings.poll_seconds
+    pause, elapsed = means.timings.poll_seconds, Elapsed(means.clock)
     while True:
         now = await _read_named(means, proposal, before)
         running = _running(before, now) if now is not None else None
-        if running == len(before) or means.clock() >= until or not before:
+        is_over = means.clock() >= until or elapsed() >= means.timings.restart_seconds
+        if running == len(before) or is_over or not before:
             counts = count(now, means) if now is not None else None
             await _end(means, proposal, judge_retry(proposal, running=running, asked=len(before), now=counts))
             return

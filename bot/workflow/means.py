@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from bot.audit import Entry, EntryName, Fact
 from bot.errors import OtabrakeError
 from bot.exchange import Post, PostKind, ReplyTo
-from bot.model import UNKNOWN, Actor, Decision, Job, Notice, Preview, Question, Step, Target
+from bot.model import CLOCKS_DIFFER, UNKNOWN, Actor, Decision, Job, Notice, Preview, Question, Step, Target
 from bot.operations import Operations
 from bot.policy.decide import decide
 from bot.policy.load import Policy
@@ -97,6 +97,26 @@ class GoOn:
     proposal: Proposal
     lease: Lease
     looking: asyncio.Future[Job] | None = None
+
+
+def has_passed(means: Means, since: datetime, seconds: float) -> bool:
+    """Whether a span is over that began at `since`; so is one that began before the clock was set back."""
+    now = means.clock()
+    return now >= since + timedelta(seconds=seconds) or now < since - CLOCKS_DIFFER
+
+
+class Elapsed:
+    """How many seconds have passed since it was made, by a clock that may be set back meanwhile."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._seconds = 0.0
+
+    def __call__(self) -> float:
+        before, self._at = self._at, self._clock()
+        self._seconds += max(0.0, (self._at - before).total_seconds())
+        return self._seconds
 
 
 async def drop(reading: asyncio.Future[Any] | None) -> None:

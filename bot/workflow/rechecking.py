@@ -6,7 +6,6 @@ In the stop direction growth alone changes nothing; another job state, kind or f
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from bot.audit import EntryName
 from bot.errors import (
@@ -28,7 +27,7 @@ from bot.workflow.asking import command_for, in_the_way
 from bot.workflow.calling import attempt
 from bot.workflow.ending import end
 from bot.workflow.looking import Looked, Sight, look
-from bot.workflow.means import Means, decide_at_card, move, showing
+from bot.workflow.means import Means, decide_at_card, has_passed, move, showing
 from bot.workflow.offering import new_offer, offer_facts, why_idle
 
 
@@ -101,19 +100,18 @@ async def _look_again(
     means: Means, proposal: Proposal, offered: Offer, looking: asyncio.Future[Job] | None
 ) -> Looked | Notice:
     """The target as it is now. A count that cannot be read keeps the offer's value; the rest must be read."""
-    approved_at = proposal.approved_at or means.clock()
-    until = approved_at + timedelta(seconds=means.timings.first_call_seconds)
+    approved_at, seconds = proposal.approved_at or means.clock(), means.timings.first_call_seconds
     operation = means.operations[proposal.operation]
     sight = Sight(Purpose.STOP, known=offered.preview)
     pause = 1.0
     while True:
-        if means.clock() >= until:
+        if has_passed(means, approved_at, seconds):
             return reports.never_sent(None)
         try:
             return await look(means, operation, proposal.params, proposal.target, sight=sight, reading=looking)
         except CloudError as error:
             is_worth_waiting = isinstance(error, CloudThrottled | CloudUnreachable | CloudLost)
-            if not is_worth_waiting or means.clock() + timedelta(seconds=pause) >= until:
+            if not is_worth_waiting or has_passed(means, approved_at, seconds - pause):
                 explained = means.words.explain(error, proposal.target)
                 return reports.not_read_again(explained, command_for(means, proposal))
         looking = None

@@ -244,3 +244,19 @@ def stands_elsewhere(instance: str | None) -> Notice:
         f"I cannot post here, so the card stands {there}: look there.",
         ("To have it here, invite me with /invite @otabrake.",),
     )
+
+
+def goes_on_elsewhere(instance: str | None, why: str) -> Notice:
+    """Told to the asker of a card whose place is lost; without an instance, it goes on in a direct message."""
+    there = f"in the channel of {instance}" if instance is not None else "in our direct messages"
+    return Notice(f"The channel of your card takes nothing from me ({why}). It goes on at a new card {there}.")
+
+
+def began_elsewhere(why: str) -> str:
+    """Said where a card goes on, of the place that it had."""
+    return f"This began in another channel, which takes nothing from me any more: {why}."
+
+
+def card_is_gone() -> str:
+    """Said at a new card beside the place of the first one."""
+    return "The first card of this was deleted or locked. That stopped nothing: it goes on here."

@@ -94,7 +94,8 @@ class Road:
             return False
         if not self.is_taking_work:
             await _drop(ahead)
-            await self._means.leases.release([lease])
+            with contextlib.suppress(StoreUnavailable):  # it is written down: the lease lapses by itself
+                await self._means.leases.release([lease])
             return True
         self._tasks.start(lease, self._answer(lease, delivery, ahead))
         return True
@@ -183,7 +184,7 @@ class Road:
     def _is_waiting(self, proposal: Proposal) -> bool:
         if proposal.state is not State.OFFERED or proposal.offer is None:
             return proposal.state is State.FINISHED
-        return self._means.clock() < proposal.offer.expires_at
+        return not proposal.offer.has_expired(self._means.clock())
 
     async def _give_up(self, means: Means, proposal: Proposal) -> None:
         codes = ENDS[proposal.state]

@@ -6,7 +6,7 @@ calls. It is compared with the same flow on an engine that one can install (`dbo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from bot.exchange import Ask, Choice, Click, Delivery, ReplyTo
 from bot.logs import configure_logs
 from bot.model import Counts, Place, Target, TaskState
 from bot.ports import Purpose
+from bot.slack.pace import Urgency
 from bot.slack.views import Message
 from bot.wiring import App, new_id, now, running
 from tests.bench.flow_watch import Watch, run_flows
@@ -34,11 +35,20 @@ class Unsaid:
         self._watch = watch
 
     async def post(
-        self, channel: str | None, message: Message, thread: str | None = None, *, is_broadcast: bool = False
+        self,
+        channel: str | None,
+        message: Message,
+        thread: str | None = None,
+        *,
+        urgency: Urgency = Urgency.SOON,
+        is_broadcast: bool = False,
     ) -> str:
         return self._watch.posted(channel or "", message.text, thread, is_broadcast=is_broadcast)
 
-    async def update(self, channel: str | None, ts: str | None, message: Message) -> None:
+    async def update(
+        self, channel: str | None, ts: str | None, draw: Callable[[], Awaitable[Message]], *, urgency: Urgency
+    ) -> None:
+        message = await draw()
         self._watch.updated(channel or "", ts or "", message.text, message.blocks)
 
     async def reply(self, to: ReplyTo, message: Message) -> None:

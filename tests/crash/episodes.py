@@ -30,10 +30,18 @@ _POSTS = {"cancel": 13, "halt": 15, "retry": 12, "forget": 5}
 _READS = {"cancel": 6, "halt": 6, "retry": 7, "forget": 2}
 _CALLS = {"cancel": 1, "halt": 2, "retry": 2}
 _FILES = {"cancel": 1, "halt": 1}
+_DELIVERIES = {"cancel": 2, "halt": 2, "retry": 2, "forget": 1}
+_ENDS = dict.fromkeys(OPERATIONS, 1)
 POINTS: Mapping[str, tuple[float, Mapping[str, int]]] = {
     "before writing": (2, _WRITES),
     "written, not committed": (2, _WRITES),
     "committed": (2, _WRITES),
+    "before writing: SqlStore.receive": (1, _DELIVERIES),
+    "committed: SqlStore.receive": (1, _DELIVERIES),
+    "committed: proposal:confirmed": (0.5, dict.fromkeys(_CALLS, 1)),
+    "committed: call:intended": (1, _CALLS),
+    "written, not committed: call:accepted": (1, _CALLS),
+    "committed: proposal:ended": (0.5, _ENDS),
     "before: call": (1.5, _CALLS),
     "the call is on its way": (1.5, _CALLS),
     "the answer is on its way": (1.5, _CALLS),
@@ -46,7 +54,7 @@ POINTS: Mapping[str, tuple[float, Mapping[str, int]]] = {
     "before: file": (0.5, _FILES),
     "after: file": (0.5, _FILES),
 }
-"""Kinds of points: how often they are chosen, and about how many of them a flow passes.
+"""Kinds of points (how their names begin): how often they are chosen, and about how many of them a flow passes.
 
 A point that is not reached is replaced by a kill when the flow is over.
 """
