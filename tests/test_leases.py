@@ -70,7 +70,7 @@ async def test_what_lapsed_is_taken_over_with_a_higher_token_and_counts_as_an_at
     [held] = await mine.claim(["a"])
     await lapse(database)
     assert await other.claim(["a"]) == (Lease("a", "other", 2, attempts=1),)
-    assert await mine.renew([held]) == (held,)
+    assert (await mine.renew([held])).taken == (held,)
     await mine.release([held])  # too late: it is no longer ours to give back
     assert await mine.claim(["a"]) == ()
 
@@ -78,14 +78,14 @@ async def test_what_lapsed_is_taken_over_with_a_higher_token_and_counts_as_an_at
 async def test_a_lapsed_lease_that_nobody_took_is_still_its_owners(mine: SqlLeases, database: Database) -> None:
     [held] = await mine.claim(["a"])
     await lapse(database)
-    assert await mine.renew([held]) == ()
+    assert (await mine.renew([held])).taken == ()
     assert await mine.claim(["a"]) == ()
 
 
 async def test_a_lease_that_is_gone_is_not_said_to_be_somebody_elses(mine: SqlLeases) -> None:
     [held] = await mine.claim(["a"])
     await mine.release([held])
-    assert await mine.renew([held]) == ()
+    assert (await mine.renew([held])).taken == ()
 
 
 async def test_failures_are_counted_until_the_work_goes_on(mine: SqlLeases, store: SqlStore) -> None:
@@ -107,7 +107,7 @@ async def test_a_lease_of_before_the_clock_was_set_back_is_anybodys(
 ) -> None:
     [held] = await mine.claim(["a"])
     await move_clock(database, seconds)
-    assert await mine.renew([held]) == ()  # whoever is alive keeps it
+    assert (await mine.renew([held])).taken == ()  # whoever is alive keeps it
     assert await other.claim(["a"]) == ()
     await move_clock(database, seconds)
     assert await other.claim(["a"]) == (Lease("a", "other", 2, attempts=1),)
@@ -154,7 +154,7 @@ async def test_a_yes_takes_the_work_from_whoever_holds_it(
     handled = delivery().delivery_id
     saved = await store.save(Transition(offered, confirmed, (entry(),), (), handled, received))
     assert saved == Saved(Lease(of_proposal("p1"), "mine", 2))
-    assert await other.renew([expiring]) == (expiring,)
+    assert (await other.renew([expiring])).taken == (expiring,)
     assert await other.claim([of_delivery(handled)]) == (Lease(of_delivery(handled), "other", 1),)  # it is answered
 
 
@@ -263,3 +263,43 @@ async def test_a_second_step_that_is_too_late_undoes_the_first(store: SqlStore, 
     assert await store.save(step) is None
     assert await store.fetch_proposal("p1") == first
     assert (await count(database, "entries"), await count(database, "outbox")) == (0, 0)
+
+
+async def test_what_another_process_has_finished_meanwhile_is_not_held_any_more(
+    mine: SqlLeases, other: SqlLeases, database: Database
+) -> None:
+    """It took the work over, ended it and gave the lease back: whoever wakes up now must not send anything."""
+    now = [100.0]
+    [held] = await mine.claim(["a"])
+    async with LeasedTasks(mine, SilentLog(), seconds=lambda: now[0]) as tasks:
+        tasks.start(held, asyncio.Event().wait())  # type: ignore[arg-type]
+        await lapse(database)
+        await other.release(await other.claim(["a"]))
+        now[0] += 20
+        await tasks.renew()
+        assert not tasks.is_held("a")
+
+
+async def test_a_lease_that_could_not_be_given_back_is_given_back_when_the_database_is_there_again(
+    mine: SqlLeases,
+) -> None:
+    [held] = await mine.claim(["a"])
+    release, away = mine.release, [True]
+
+    async def flaky(leases: list[Lease]) -> None:
+        if away.pop() if away else False:
+            raise StoreUnavailable("away")
+        await release(leases)
+
+    async def work() -> None:
+        raise StoreUnavailable("away")
+
+    mine.release = flaky  # type: ignore[method-assign]
+    async with LeasedTasks(mine, SilentLog()) as tasks:
+        tasks.start(held, work())
+        await tasks.drain()
+        async with asyncio.timeout(10):
+            claimed: tuple[Lease, ...] = ()
+            while not claimed:
+                claimed = await mine.claim(["a"])
+    assert claimed[0].attempts == 0

@@ -388,7 +388,7 @@ async def test_work_that_somebody_else_took_is_counted(clock: Clock, sqlite_url:
     leases = ObservedLeases(database, owner="me", telemetry=metrics)
     [lease] = await leases.claim([of_proposal("p1")])
     await database.run(lambda connection: connection.execute(text("UPDATE leases SET owner = 'other', token = 9")))
-    assert await leases.renew([lease]) == (lease,)
+    assert (await leases.renew([lease])).taken == (lease,)
     assert (await scrape(metrics))("leases_lost_total", kind="proposal") == 1
     await database.close()
 

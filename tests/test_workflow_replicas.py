@@ -13,6 +13,7 @@ from sqlalchemy import text
 from bot.errors import LeaseLost
 from bot.exchange import Choice, Click, PostKind
 from bot.model import Intent, JobKind, OutcomeCode, Receipt, TaskState
+from bot.ports import Renewal
 from bot.proposals import CallAnswer, Proposal, State
 from bot.storage.leases import SqlLeases
 from bot.storage.store import SqlStore
@@ -92,7 +93,7 @@ async def leave_behind(world: World, at: Callable[[], None] | None = None) -> No
         await road.receive(click(world, offer_id(waiting)))
         async with asyncio.timeout(10):
             while not world.cloud.sent:
-                await asyncio.sleep(0.01)
+                await world.database.read(lambda connection: None)
 
 
 class Changes:
@@ -123,8 +124,8 @@ async def test_a_process_that_was_paused_in_its_call_writes_nothing_when_it_wake
     means = replica(world, "paused")
     others = replica(world, "awake")
 
-    async def is_paused_too(leases: object) -> tuple[()]:
-        return ()
+    async def is_paused_too(leases: object) -> Renewal:
+        return Renewal()
 
     means.leases.renew = is_paused_too  # type: ignore[method-assign]
 
@@ -186,7 +187,7 @@ async def test_work_is_handed_over_at_once_when_a_process_stops(world: World) ->
         await road.receive(click(world, offer_id(waiting)))
         async with asyncio.timeout(10):
             while (await now(world, waiting)).state is not State.FOLLOWING:
-                await asyncio.sleep(0.01)
+                await world.database.read(lambda connection: None)
         road.stop_taking_work()
         await road.finish(5)
         later = click(world, offer_id(waiting), 2)
@@ -312,3 +313,26 @@ async def test_a_cancel_whose_call_has_begun_runs_to_its_own_last_line(world: Wo
     assert ended.outcome is not None
     assert ended.outcome.code is not OutcomeCode.SUPERSEDED
     assert world.cloud.counts[TaskState.QUEUED] == 0
+
+
+async def test_a_stop_of_one_device_ends_no_stop_of_another(world: World) -> None:
+    world.cloud.tasks[TARGET.job] = [task(number, TaskState.QUEUED) for number in range(3)]
+    device = {"job": "", "product": "a1Gateway01"}
+    one = await offered(world, "device.cancel", devices=("gw-000",), **device)
+    two = await offered(world, "device.cancel", devices=("gw-001",), **device)
+    await world.click(offer_id=offer_id(one))
+    assert (await now(world, two)).state is State.OFFERED
+
+
+async def test_an_expired_offer_that_another_process_carried_out_is_not_said_to_have_sent_nothing(
+    world: World,
+) -> None:
+    waiting = await offered(world)
+    async with Road(replica(world, "other")) as road:
+        await road.receive(click(world, offer_id(waiting)))
+        await road.drain()
+    world.clock.pass_by(3600)
+    await world.click(offer_id=offer_id(waiting))  # this process still remembers the offer
+    said = await world.said(PostKind.REPLY)
+    assert "Nothing was sent" not in said
+    assert said

@@ -132,6 +132,8 @@ class Cloud(Reads):
     async def _send(self, intent: Intent, prepared: _Prepared | None, is_held: Callable[[], bool]) -> Receipt:
         instance, change = self._access.instance(intent.step.target.instance), change_of(intent.step)
         left = (intent.deadline - self._access.now()).total_seconds()
+        if prepared is not None and left <= 0:
+            raise LeaseLost("its time was over before it was sent")
         seconds = left if _TOO_LATE_SECONDS < left <= CHANGE_SECONDS else CHANGE_SECONDS
         prepared = prepared or self._prepared_again(intent, instance, change, seconds)
         iot, stamp = prepared.iot, Stamp(intent.nonce, intent.date)

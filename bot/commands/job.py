@@ -230,6 +230,8 @@ def _converse(talk: Talk, *, as_json: bool) -> NoReturn:
     except PolicyInvalid as error:
         _fail(WRONG, "There is no valid policy, so nothing is allowed:", error.complaints)
     except (DependencyAbsent, StoreUnavailable) as error:
+        for conversation in under_way:
+            screen.say("interrupted", conversation.farewell)
         _fail(ABSENT, "The database cannot be used:", [str(error)])
     sys.exit(code)
 

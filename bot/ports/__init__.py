@@ -1,7 +1,7 @@
 """What the road needs from outside, as Protocols. Edges implement them; `wiring` puts them together."""
 
 from bot.ports.cloud import MOST_LISTED, TASKS_A_PAGE, CloudChanges, CloudReads, CloudWords, Purpose
-from bot.ports.leases import LEASE_SECONDS, RENEW_SECONDS, Lease, Leases, of_delivery, of_lane, of_proposal
+from bot.ports.leases import LEASE_SECONDS, RENEW_SECONDS, Lease, Leases, Renewal, of_delivery, of_lane, of_proposal
 from bot.ports.people import Notifier, People, Person
 from bot.ports.sightings import Found, FoundFirmware, FoundJob, Reading, Readings, Watched
 from bot.ports.slots import LONGEST_HOLD_SECONDS, Claim, Freed, Lane, Slot, Slots
@@ -32,6 +32,7 @@ __all__ = [
     "Purpose",
     "Reading",
     "Readings",
+    "Renewal",
     "Saved",
     "Slot",
     "Slots",

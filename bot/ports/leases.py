@@ -31,6 +31,14 @@ class Lease:
         return self.name.partition(":")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Which leases could not be renewed: somebody else has claimed them (`taken`), or nobody holds them (`gone`)."""
+
+    taken: tuple[Lease, ...] = ()
+    gone: tuple[Lease, ...] = ()
+
+
 def of_proposal(proposal_id: str) -> str:
     return f"proposal:{proposal_id}"
 
@@ -50,8 +58,8 @@ class Leases(Protocol):
         """Those of `names` that nobody holds; never waits for anybody's work."""
         ...
 
-    async def renew(self, leases: Collection[Lease]) -> tuple[Lease, ...]:
-        """Holds them for `LEASE_SECONDS` from now. Returns those that somebody else has claimed meanwhile."""
+    async def renew(self, leases: Collection[Lease]) -> Renewal:
+        """Holds them for `LEASE_SECONDS` from now."""
         ...
 
     async def release(self, leases: Sequence[Lease]) -> None:

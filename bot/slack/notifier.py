@@ -140,6 +140,8 @@ class SlackNotifier:
                 surface = await self._store.fetch_surface(owed.post.lane)
             if is_overtaken and surface.card is not None:
                 is_settled = await self._store.settle(owed, lease=lane.lease)
+            elif not self._lanes.is_held(lane.lease.name):
+                return  # this process was away: another may have sent it
             else:
                 is_settled = await self._settle(owed, lane.lease, is_last=is_last)
             if not is_settled:
@@ -155,6 +157,10 @@ class SlackNotifier:
             return await self._written_off(owed, error.why, lease, is_last=is_last)
         except Undeliverable as error:
             return await self._give_up(owed, str(error), lease, is_last=is_last)
+        except asyncio.CancelledError:  # another process has the lane: what is shown last must be the truth
+            if owed.post.kind in _MADE_TRUE:
+                await asyncio.shield(self._mend(owed))
+            raise
         except LeaseLost:
             return False
         except StoreUnavailable as error:
@@ -190,11 +196,9 @@ class SlackNotifier:
         self._log.error("post given up", lane=owed.post.lane, kind=owed.post.kind.value, why=why)
         if owed.post.kind is PostKind.FILE:
             await self._say_instead(owed, Notice(f"A file belongs here that I could not send ({why})."))
-        if not await self._written_off(owed, why, lease, is_last=is_last):
-            return False
         if owed.post.kind in (PostKind.CARD, PostKind.BUTTONS):
-            await self._unshown(owed.post.lane, why)
-        return True
+            await self._unshown(owed.post.lane, why)  # first: a process that dies between the two does it again
+        return await self._written_off(owed, why, lease, is_last=is_last)
 
     async def _say_instead(self, owed: Owed, notice: Notice) -> None:
         """Whoever waits for a file is told that it will not come, where it would have been."""

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal, or_, select
 
-from bot.ports import LEASE_SECONDS, Lease
+from bot.ports import LEASE_SECONDS, Lease, Renewal
 from bot.storage.database import Database
 from bot.storage.statements import DatabaseNow, spelt
 from bot.storage.tables import leases
@@ -46,17 +46,18 @@ UPDATE leases SET until = 0, attempts = attempts + 1 WHERE name = :name AND owne
 """
 _DROP = "DELETE FROM leases WHERE name = :name"
 _NAMES = select(leases.c.name).where(leases.c.name.in_(bindparam("names", expanding=True)))
-_KNOWN = select(leases.c.name, leases.c.owner, leases.c.token).where(
-    leases.c.name.in_(bindparam("names", expanding=True))
-)
 
 
-def is_free(prefix: str, key: ColumnElement[str]) -> ColumnElement[bool]:
-    """For queries that look for work: nobody holds the lease of what `key` names, and it has not failed too often."""
+def is_free(prefix: str, key: ColumnElement[str], *, for_ever: bool = False) -> ColumnElement[bool]:
+    """For queries that look for work: nobody holds the lease of what `key` names, and it has not failed too often.
+
+    What is found `for_ever` counts its failures itself.
+    """
     now = DatabaseNow()
     is_held = and_(leases.c.until > now, leases.c.until <= now + _LONGEST_SECONDS)
     is_this = leases.c.name == literal(prefix) + key
-    return ~exists().where(is_this, or_(is_held, leases.c.attempts > HOPELESS_ATTEMPTS))
+    is_not = is_held if for_ever else or_(is_held, leases.c.attempts > HOPELESS_ATTEMPTS)
+    return ~exists().where(is_this, is_not)
 
 
 def new_owner() -> str:
@@ -74,7 +75,7 @@ class SqlLeases:
     async def claim(self, names: Collection[str]) -> tuple[Lease, ...]:
         return await self._database.run(lambda connection: claim(connection, names, self._owner))
 
-    async def renew(self, leases: Collection[Lease]) -> tuple[Lease, ...]:
+    async def renew(self, leases: Collection[Lease]) -> Renewal:
         return await self._database.run(lambda connection: _renew(connection, leases))
 
     async def release(self, leases: Sequence[Lease]) -> None:
@@ -122,16 +123,13 @@ def drop(connection: Connection, name: str) -> None:
     connection.exec_driver_sql(spelt(_DROP, connection.dialect.name), {"name": name})
 
 
-def _renew(connection: Connection, held: Collection[Lease]) -> tuple[Lease, ...]:
-    now_known = {row.name: row for row in connection.execute(_KNOWN, {"names": [lease.name for lease in held]})}
-    lost = []
-    for lease in _ordered(held):
-        row = now_known.get(lease.name)
-        if row is not None and (row.owner, row.token) != (lease.owner, lease.token):
-            lost.append(lease)
-        elif row is not None:
-            _run(connection, _RENEW, lease)
-    return tuple(lost)
+def _renew(connection: Connection, held: Collection[Lease]) -> Renewal:
+    lost = [lease for lease in _ordered(held) if _run(connection, _RENEW, lease) != 1]
+    there = set(connection.scalars(_NAMES, {"names": [lease.name for lease in lost]})) if lost else set()
+    return Renewal(
+        taken=tuple(lease for lease in lost if lease.name in there),
+        gone=tuple(lease for lease in lost if lease.name not in there),
+    )
 
 
 def _upsert(connection: Connection, statement: str, name: str, owner: str) -> Lease | None:

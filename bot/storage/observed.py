@@ -10,7 +10,7 @@ from datetime import datetime
 
 from bot.audit import Entry
 from bot.exchange import Delivery, Post
-from bot.ports import Lease, Owed, OwedLane, Saved, Transition
+from bot.ports import Lease, Owed, OwedLane, Renewal, Saved, Transition
 from bot.ports.telemetry import (
     Claimed,
     LeaseTaken,
@@ -95,11 +95,11 @@ class ObservedLeases(SqlLeases):
         super().__init__(database, owner=owner)
         self._telemetry = telemetry
 
-    async def renew(self, leases: Collection[Lease]) -> tuple[Lease, ...]:
-        taken = await super().renew(leases)
-        for lease in taken:
+    async def renew(self, leases: Collection[Lease]) -> Renewal:
+        renewal = await super().renew(leases)
+        for lease in renewal.taken:
             self._telemetry.note(LeaseTaken(lease))
-        return taken
+        return renewal
 
     async def fail(self, lease: Lease) -> None:
         self._telemetry.note(WorkFailed(lease))

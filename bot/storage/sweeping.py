@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
 
@@ -31,6 +31,10 @@ AT_ONCE = 100
 LONGEST_OFFER = timedelta(minutes=15) + CLOCKS_DIFFER
 """No offer stands for longer: one that expires later was made before the clock was set back."""
 
+PAGES = 20
+"""So many pages of rows that cannot be read are passed over."""
+
+T = TypeVar("T")
 _AT_WORK = (State.RECEIVED, State.APPROVED, State.CALLING, State.UNKNOWN, State.FOLLOWING)
 _OPEN = (
     select(inbox.c.delivery_id, inbox.c.body)
@@ -40,7 +44,7 @@ _OPEN = (
 )
 _OWING = (
     select(outbox.c.lane)
-    .where(outbox.c.settled_at.is_(None), is_free(of_lane(""), outbox.c.lane))
+    .where(outbox.c.settled_at.is_(None), is_free(of_lane(""), outbox.c.lane, for_ever=True))
     .order_by(outbox.c.post_id)
     .limit(ROWS)
 )
@@ -48,10 +52,7 @@ _OWING = (
 
 async def claim_deliveries(database: Database, owner: str) -> tuple[tuple[Lease, Delivery], ...]:
     def unit(connection: Connection) -> tuple[tuple[Lease, Delivery], ...]:
-        found = {}
-        for delivery_id, body in connection.execute(_OPEN):
-            if (delivery := readable(Delivery, delivery_id, body)) is not None:
-                found[of_delivery(delivery_id)] = delivery
+        found = {of_delivery(row_id): delivery for row_id, delivery in _readable(connection, _OPEN, Delivery)}
         return tuple((lease, found[lease.name]) for lease in claim(connection, found, owner))
 
     return await _if_any(database, _OPEN, unit) or ()
@@ -73,8 +74,7 @@ async def claim_work(database: Database, owner: str, now: datetime) -> tuple[Lea
     )
 
     def unit(connection: Connection) -> tuple[Lease, ...]:
-        rows = connection.execute(to_do).all()
-        names = [of_proposal(row_id) for row_id, body in rows if readable(Proposal, row_id, body) is not None]
+        names = [of_proposal(row_id) for row_id, _ in _readable(connection, to_do, Proposal)]
         return claim(connection, names, owner)
 
     return await _if_any(database, to_do, unit) or ()
@@ -96,6 +96,16 @@ async def claim_lanes(database: Database, owner: str) -> tuple[OwedLane, ...]:
         return tuple(sorted(claimed, key=lambda lane: lane.posts[0].post_id))
 
     return await _if_any(database, _OWING, unit) or ()
+
+
+def _readable(connection: Connection, statement: Select[Any], kind: type[T]) -> list[tuple[str, T]]:
+    """The first rows of a statement that this version can read: those of a newer one must not hide what comes after."""
+    for page in range(PAGES):
+        rows = connection.execute(statement.offset(page * AT_ONCE)).all()
+        found = [(row_id, read) for row_id, body in rows if (read := readable(kind, row_id, body)) is not None]
+        if found or len(rows) < AT_ONCE:
+            return found
+    return []
 
 
 def owed_of(connection: Connection, *which: ColumnElement[bool]) -> tuple[Owed, ...]:

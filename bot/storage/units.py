@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from bot.errors import StoreUnavailable
 
@@ -28,8 +28,8 @@ def translated() -> Iterator[None]:
     """Whatever a driver says of an unusable database becomes `StoreUnavailable`; a broken constraint stays one."""
     try:
         yield
-    except (IntegrityError, StoreUnavailable):
-        raise
+    except (IntegrityError, DataError, StoreUnavailable):
+        raise  # what does not fit fails again each time: that is no trouble of the database
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StoreUnavailable(f"the database cannot be used now ({first_line(error)})") from error
 

@@ -31,6 +31,7 @@ _INSERT_LEASE = "INSERT INTO leases (name, owner, token, until, attempts) SELECT
 _INSERT_BOTH = f"WITH new AS ({_INSERT_NEW} RETURNING 1) {_INSERT_LEASE} FROM new"
 """Of both, SQLite has no such statement, and no way to a server that would cost anything."""
 
+REQUEST_ID_LENGTH = 255
 WAITING = frozenset({State.OFFERED, State.FINISHED})
 """Nothing is to be done about a proposal in these states before somebody's click or its expiry."""
 
@@ -163,7 +164,8 @@ def _write_calls(connection: Connection, proposal: Proposal, known: tuple[Call, 
     for position, call in enumerate(proposal.calls):
         if position < len(known) and known[position] == call:
             continue
-        answer = {"answer": call.answer, "request_id": call.request_id, "body": to_json(call)}
+        request_id = call.request_id[:REQUEST_ID_LENGTH] if call.request_id else None
+        answer = {"answer": call.answer, "request_id": request_id, "body": to_json(call)}
         if position < len(known):
             key = {"of": proposal.proposal_id, "at_step": call.step, "at_attempt": call.attempt}
             connection.execute(_ANSWERED, key | answer)

@@ -83,7 +83,10 @@ async def _standing(means: Means, proposal: Proposal, click: Click) -> Offer:
         raise _no(proposal, refusals.out_of_date(), why="out of date")
     if proposal.offer.has_expired(means.clock()):
         await expire(means, proposal)
-        raise _no(proposal, refusals.expired(), why="expired")
+        now = await means.store.fetch_proposal(proposal.proposal_id) or proposal
+        if now.outcome is not None and now.outcome.code is OutcomeCode.EXPIRED:
+            raise _no(proposal, refusals.expired(), why="expired")
+        raise await _was_slower(means, proposal)
     return proposal.offer
 
 

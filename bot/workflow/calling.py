@@ -187,6 +187,9 @@ async def _give_up(means: Means, proposal: Proposal, explained: Notice | None) -
     done, command = done_before(means, proposal), command_for(means, proposal)
     if explained is None and call is not None and call.detail is not None:
         explained = Notice(call.detail)
+    if was_lost(proposal):
+        await stay_unknown(means, proposal, explained.text if explained is not None else "no answer came")
+        return
     is_throttled = call is not None and call.answer is CallAnswer.THROTTLED and explained is not None
     if any(each.answer is CallAnswer.LOST for each in proposal.calls) and not is_several(means, proposal):
         await stay_unknown(means, proposal, explained.text if explained is not None else "no answer came")

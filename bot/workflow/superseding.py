@@ -34,15 +34,22 @@ def superseded_by(means: Means, stop: Proposal, others: Sequence[Proposal], *, a
 
 def _is_covered(means: Means, stop: Proposal, other: Proposal) -> bool:
     if not means.operations[other.operation].is_stop:
-        return True
+        named = {device for step in steps_of(means, stop) for device in step.devices}
+        return not named or (bool(devices := _devices_of(other)) and devices <= named)
     return _effects(steps_of(means, other)) <= _effects(steps_of(means, stop))
+
+
+def _devices_of(restart: Proposal) -> set[str]:
+    """The devices whose tasks it would run again; a change of rate is about a whole batch, and names none."""
+    parts = restart.offer.preview.parts if restart.offer is not None else ()
+    return {task.device for part in parts for task in part.tasks}
 
 
 def _effects(steps: Sequence[Step]) -> set[tuple[StepKind, str, str]]:
     """What steps do, each thing apart, so that it can be told whether others do all of it."""
     effects = set()
     for step in steps:
-        things = [touch.value for touch in step.touches] or [*step.devices, *step.tasks] or [""]
+        things = [*step.devices, *step.tasks] or [touch.value for touch in step.touches] or [""]
         effects |= {(step.kind, step.target.job, thing) for thing in things}
     return effects
 

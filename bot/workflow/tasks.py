@@ -43,6 +43,9 @@ class LeasedTasks:
         self._seconds = seconds
         self._on_end = on_end
         self._held: dict[str, _Held] = {}
+        self._unreturned: list[Lease] = []
+        """What could not be given back while the database was away: that it was is no failure of the work."""
+
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> LeasedTasks:
@@ -93,8 +96,9 @@ class LeasedTasks:
     async def _give_back(self, leases: list[Lease]) -> None:
         try:
             await self._leases.release(leases)
-        except StoreUnavailable as error:  # they lapse by themselves
+        except StoreUnavailable as error:  # the keeper tries again, or they lapse by themselves
             self._log.info("leases not given back", count=len(leases), why=str(error))
+            self._unreturned += leases
 
     async def _guarded(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
         """One boundary around all work: a database that is away is waited for, anything else is counted and logged."""
@@ -126,6 +130,8 @@ class LeasedTasks:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
+                unreturned, self._unreturned = self._unreturned, []
+                await self._give_back(unreturned)
                 await self.renew()
             except StoreUnavailable as error:
                 self._log.error("leases not renewed", count=len(self._held), why=str(error))
@@ -138,10 +144,11 @@ class LeasedTasks:
         if not held:
             return
         asked_at = self._seconds()
-        lost = await self._leases.renew([each.lease for each in held])
+        renewal = await self._leases.renew([each.lease for each in held])
+        lost = {lease.name for lease in (*renewal.taken, *renewal.gone)}
         for each in held:
-            each.until = asked_at + LEASE_SECONDS
-        for lease in lost:
+            each.until = 0.0 if each.lease.name in lost else asked_at + LEASE_SECONDS
+        for lease in renewal.taken:  # what is gone may have been given back by its own last step
             self._log.error("lease lost", key=lease.name)
             if (mine := self._held.get(lease.name)) is not None and mine.lease == lease:
                 mine.task.cancel()
