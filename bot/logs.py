@@ -19,8 +19,8 @@ _QUIET = {
 }
 
 
-def configure_logs(*, is_json: bool | None = None) -> None:
-    """Sets the process's log up, on standard error."""
+def configure_logs(*, is_json: bool | None = None, least: int = logging.NOTSET) -> None:
+    """Sets the process's log up, on standard error; `least` is the lowest level that is written."""
     as_json = not sys.stderr.isatty() if is_json is None else is_json
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
@@ -33,6 +33,7 @@ def configure_logs(*, is_json: bool | None = None) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

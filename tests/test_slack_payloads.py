@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slack_sdk.signature import SignatureVerifier
 
@@ -149,6 +149,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine says nothing of what is tested
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys((*IN_THREAD, *COMMAND), _JSON)))
 def test_no_payload_makes_the_translation_stumble(bent: dict[str, Any]) -> None:
     json.dumps(bent)

@@ -87,7 +87,8 @@ async def otabrake(place: Place, *arguments: str, is_terminal: bool = False) -> 
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from bot.cli import main; main()",
+        # Whoever runs the tests may ignore SIGINT, and a child inherits that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bot.cli import main; main()",
         *arguments,
         cwd=ROOT,
         env=environment(place.settings),

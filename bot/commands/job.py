@@ -238,12 +238,9 @@ def _converse(talk: Talk, *, as_json: bool) -> NoReturn:
 
 def _errors_only() -> Log:
     """What goes wrong inside, on standard error, as JSON: nothing in it is a command to the terminal."""
-    import structlog
-
     from bot.logs import configure_logs, get_log
 
-    configure_logs(is_json=True)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    configure_logs(is_json=True, least=logging.ERROR)
     return get_log()
 
 

@@ -20,7 +20,7 @@ from tests.crash.checks import Findings, check
 from tests.crash.databases import Databases
 from tests.crash.flows import OPERATIONS, Flow, carry_out, flow
 from tests.crash.kept import fetch_kept, is_at_rest
-from tests.crash.replicas import Doom, NotServing, Replica, Replicas, replicas
+from tests.crash.replicas import Doom, NotServing, Nursery, Replica, Replicas, nursery, replicas
 from tests.crash.world import World, world
 
 FLOW_SECONDS = 90
@@ -135,23 +135,27 @@ async def play_all(
     """All of them, so many at a time; `told` hears of each when it is over."""
     turns = asyncio.Semaphore(at_once)
 
-    async def play_one(plan: Plan) -> Episode:
+    async def play_one(plan: Plan, of: Nursery) -> Episode:
         async with turns:
-            episode = await play(plan, databases)
+            episode = await play(plan, databases, of)
         told(episode)
         return episode
 
-    return list(await asyncio.gather(*(play_one(plan) for plan in chosen)))
+    async with nursery() as of:
+        return list(await asyncio.gather(*(play_one(plan, of) for plan in chosen)))
 
 
-async def play(plan: Plan, databases: Databases) -> Episode:
+async def play(plan: Plan, databases: Databases, of: Nursery) -> Episode:
     with tempfile.TemporaryDirectory(prefix="otabrake-crash-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         url = await databases.new(folder)
         one = flow(plan.operation, plan.number)
         database = open_database(url)
         try:
-            async with world(folder, url, jobs=[one.rollout]) as there, replicas(there.settings, folder) as started:
+            async with (
+                world(folder, url, jobs=[one.rollout]) as there,
+                replicas(of, there.settings, folder) as started,
+            ):
                 return await _play(plan, one, there, started, database)
         finally:
             await database.close()

@@ -13,7 +13,7 @@ import pytest
 
 from bot.storage.database import Database, open_database
 from tests.crash.kept import Kept, fetch_kept, is_at_rest
-from tests.crash.replicas import Replica, Replicas, replicas
+from tests.crash.replicas import Replica, Replicas, nursery, replicas
 from tests.crash.world import World, world
 
 REST_SECONDS = 40
@@ -44,7 +44,11 @@ async def ground(url: str, folder: Path, *, count: int, **given: Any) -> AsyncIt
     """`count` replicas on the database at `url`; the rest as for `world`."""
     database = open_database(url)
     try:
-        async with world(folder, url, **given) as there, replicas(there.settings, folder) as started:
+        async with (
+            nursery() as of,
+            world(folder, url, **given) as there,
+            replicas(of, there.settings, folder) as started,
+        ):
             await asyncio.gather(*(started.start() for _ in range(count)))
             yield Ground(there, started, database)
     finally:

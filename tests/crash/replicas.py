@@ -50,9 +50,9 @@ class Nursery:
     async def start(self, environ: Mapping[str, str], log: Path) -> tuple[int, asyncio.Event]:
         """The id of a new process, and what is set when it has ended."""
         name = next(self._names)
-        self._starting[name] = asyncio.get_running_loop().create_future()
+        starting = self._starting[name] = asyncio.get_running_loop().create_future()
         self._ask(start=name, environ=dict(environ), log=str(log))
-        pid = await self._starting.pop(name)
+        pid = await starting
         return pid, self._ended[pid]
 
     def signal(self, pid: int, number: signal.Signals) -> None:
@@ -68,7 +68,7 @@ class Nursery:
             told = json.loads(line)
             if "started" in told:
                 self._ended[told["pid"]] = asyncio.Event()
-                self._starting[told["started"]].set_result(told["pid"])
+                self._starting.pop(told["started"]).set_result(told["pid"])
             else:
                 self._ended[told["ended"]].set()
 
@@ -165,10 +165,11 @@ class Replicas:
         self._nursery = of
         self._settings = settings
         self._folder = folder
+        self._numbers = count()
         self.all: list[Replica] = []
 
     async def start(self, doom: Doom | None = None, *, offer_seconds: float = 900) -> Replica:
-        doom, number = doom or Doom(), len(self.all)
+        doom, number = doom or Doom(), next(self._numbers)
         log, told = self._folder / f"replica-{number}.log", self._folder / f"replica-{number}.json"
         extra = {
             "OTABRAKE_TEST_TOLD": str(told),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.crash.databases import Databases
 from tests.crash.flows import carry_out, flow
-from tests.crash.replicas import Replica, Replicas, replicas
+from tests.crash.replicas import Nursery, Replica, Replicas, nursery, replicas
 from tests.crash.world import CHANGES, World, world
 
 WITHIN_SECONDS = 30
@@ -33,20 +33,21 @@ async def measure_takeovers(
 ) -> list[float]:
     """The seconds of each takeover, in turn in the middle of a call and of a follow. Raises `NobodyTookOver`."""
     seconds = []
-    for number in range(count):
-        middle = ("call", "follow")[number % 2]
-        seconds.append(await takeover(databases, middle=middle, number=number))
-        told(middle, seconds[-1])
+    async with nursery() as of:
+        for number in range(count):
+            middle = ("call", "follow")[number % 2]
+            seconds.append(await takeover(databases, of, middle=middle, number=number))
+            told(middle, seconds[-1])
     return seconds
 
 
-async def takeover(databases: Databases, *, middle: str, number: int = 0) -> float:
+async def takeover(databases: Databases, of: Nursery, *, middle: str, number: int = 0) -> float:
     one = flow("cancel", number)
     rollout = {**one.rollout, "course": {**one.rollout["course"], **_LONG_WATCHED}}
     with tempfile.TemporaryDirectory(prefix="otabrake-crash-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         url = await databases.new(folder)
-        async with world(folder, url, jobs=[rollout]) as there, replicas(there.settings, folder) as started:
+        async with world(folder, url, jobs=[rollout]) as there, replicas(of, there.settings, folder) as started:
             owner, _ = await asyncio.gather(started.start(), started.start())
             flowing = asyncio.create_task(carry_out(there, one, _first_alive(started), within_seconds=60))
             try:

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import BOTH
 from tests.crash.databases import opened
 from tests.crash.episodes import plans, play_all
+from tests.crash.replicas import nursery
 from tests.crash.takeovers import takeover
 
 KILLS, SEED = 20, 1
@@ -47,5 +48,5 @@ async def test_whoever_is_killed_when_the_change_is_made_once_told_once_and_audi
 async def test_a_dead_replicas_work_is_gone_on_with_within_five_seconds(
     server: str | None, middle: str, tmp_path: Path
 ) -> None:
-    async with opened(server, tmp_path) as databases:
-        assert await takeover(databases, middle=middle) < TAKEOVER_SECONDS
+    async with opened(server, tmp_path) as databases, nursery() as of:
+        assert await takeover(databases, of, middle=middle) < TAKEOVER_SECONDS

@@ -16,6 +16,9 @@ from tests.crash.ground import Ground, eventually, ground
 from tests.crash.own_server import OwnServer, own_server, programs
 
 FLOWS, LATECOMER = 6, "U0LATECOME"
+MODES = {"fast": 0, "immediate": 100}
+"""How it is stopped (as it should be, and as in a crash), and where the numbers of its flows begin."""
+
 AWAY_SECONDS = 2.0
 _HONEST = ("Not done: my database cannot be written now", "I could not write this down in time")
 
@@ -31,28 +34,28 @@ def bin_folder() -> Path:
     return found
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_restart_of_postgresql_under_load_loses_nothing_and_is_said(
-    bin_folder: Path, mode: str, tmp_path: Path
-) -> None:
-    flows = [flow("cancel", number) for number in range(FLOWS)]
-    late = replace(flow("cancel", FLOWS), user=LATECOMER)
-    jobs = [one.rollout for one in (*flows, late)]
+async def test_restarts_of_postgresql_under_load_lose_nothing_and_are_said(bin_folder: Path, tmp_path: Path) -> None:
+    by_mode = {mode: [flow("cancel", place + number) for number in range(FLOWS)] for mode, place in MODES.items()}
+    late = {mode: replace(flow("cancel", place + FLOWS), user=LATECOMER) for mode, place in MODES.items()}
+    everything = [*(one for flows in by_mode.values() for one in flows), *late.values()]
+    given = {"jobs": [one.rollout for one in everything], "people": [LATECOMER]}
     async with (
         own_server(bin_folder) as server,
         opened(server.url, tmp_path) as databases,
-        ground(await databases.new(tmp_path), tmp_path, count=2, jobs=jobs, people=[LATECOMER]) as at,
+        ground(await databases.new(tmp_path), tmp_path, count=2, **given) as at,
     ):
-        going_on = [asyncio.create_task(_staggered(at, one, number)) for number, one in enumerate(flows)]
-        await eventually(lambda: at.world.fleet.history, "the first change was made")
-        await server.stop(mode)
-        told = await _asked_meanwhile(at, late, server)
-        assert all(text.startswith(_HONEST) for text in told), told
-        assert all(await asyncio.gather(*going_on))
-        assert await carry_out(at.world, late, lambda: at.replicas[0].url, within_seconds=30)
+        for mode, flows in by_mode.items():
+            done = len(at.world.fleet.history)
+            going_on = [asyncio.create_task(_staggered(at, one, number)) for number, one in enumerate(flows)]
+            await eventually(lambda done=done: len(at.world.fleet.history) > done, "the first change was made")
+            await server.stop(mode)
+            told = await _asked_meanwhile(at, late[mode], server)
+            assert all(text.startswith(_HONEST) for text in told), told
+            assert all(await asyncio.gather(*going_on))
+            assert await carry_out(at.world, late[mode], lambda: at.replicas[0].url, within_seconds=30)
         kept = await at.kept_at_rest()
-        assert {proposal.target.job for proposal in kept.proposals} == {one.job for one in (*flows, late)}
-        assert check(at.world, kept, kills=1).complaints == ()
+        assert {proposal.target.job for proposal in kept.proposals} == {one.job for one in everything}
+        assert check(at.world, kept, kills=len(MODES)).complaints == ()
 
 
 async def _staggered(at: Ground, one: Flow, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""A real `otabrake serve` that may die: `python -m tests.crash.victim`, with the bot's settings in its environment.
+"""A real `otabrake serve` that may die, with the bot's settings in its environment (the `nursery` forks it).
 
 Differs from production in what is waited for (`TIMINGS`), in slots that are free again at once, and in a picture that
 is not drawn; and in the points at which it counts and dies (`points`).
@@ -12,7 +12,6 @@ is not drawn; and in the points at which it counts and dies (`points`).
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,12 +54,10 @@ def main() -> None:
         told=Path(environ["OTABRAKE_TEST_TOLD"]),
         is_counting=environ.get("OTABRAKE_TEST_COUNT_FROM") == "start",
     )
-    atexit.register(points.tell)
     watch(points)
     timings = replace(TIMINGS, offer_seconds=float(environ.get("OTABRAKE_TEST_OFFER_SECONDS", "900")))
     vars(server).update(running=partial(running, timings=timings, slots=_FreeAgain, draw=_draw))
-    cli.main(["serve"])
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        cli.main(["serve"])
+    finally:
+        points.tell()
