@@ -8,10 +8,12 @@ follow that is taken up again counts on from them. How it ended is judged in `ve
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 from bot.audit import Fact
-from bot.errors import CloudError
+from bot.errors import CloudError, StoreUnavailable
 from bot.exchange import File, FileKind, Post, PostKind
 from bot.model import OPEN_STATES, Counts, Outcome, Part, Target, Task, TaskState
 from bot.operations import Direction
@@ -23,8 +25,9 @@ from bot.workflow.means import Elapsed, Means, has_passed, keep
 from bot.workflow.stepping import accepted_jobs
 from bot.workflow.verdicts import judge_rate, judge_retry, judge_stop, still_moving
 
-HOLD_SECONDS = 50.0
-"""So long nobody else looks at a batch while one look is under way."""
+HOLD_SECONDS = 4.0
+"""So long nobody else looks at a batch while one look is under way; a longer look says that it still is. If the process
+dies, others look after so long."""
 
 FRESH_SECONDS = 60.0
 """Counts that are older are not said to be those of now."""
@@ -109,12 +112,31 @@ async def _look_if_due(means: Means, proposal: Proposal, part: Part, pause: floa
             return wait
         began_at = means.clock()
         try:
-            counts = await _count(means, watched, part)
+            async with _held(means, watched):
+                counts = await _count(means, watched, part)
         except CloudError:
             await means.readings.put_off(watched, pause_seconds=pause)
         else:
             await means.readings.save_reading(watched, Reading(counts, began_at), pause_seconds=pause)
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _held(means: Means, watched: Watched) -> AsyncIterator[None]:
+    """As long as this look takes, nobody else looks."""
+
+    async def hold() -> None:
+        while True:
+            await asyncio.sleep(HOLD_SECONDS / 2)
+            with contextlib.suppress(StoreUnavailable):
+                await means.readings.put_off(watched, pause_seconds=HOLD_SECONDS)
+
+    holding = asyncio.create_task(hold(), name="hold a look")
+    try:
+        yield
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
 
 
 async def _count(means: Means, watched: Watched, part: Part) -> Counts:
