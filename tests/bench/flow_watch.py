@@ -43,14 +43,15 @@ class Flow:
     channel: str
     offered: asyncio.Future[Offered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    said: list[str] = field(default_factory=list)
 
     async def reached(self, what: asyncio.Future[Any]) -> Any:
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 return await what
         except TimeoutError:
-            seen = "its button" if self.offered.done() else "no button"
-            raise Broken(f"the flow of job {self.job} did not go on (seen: {seen})") from None
+            seen = "with" if self.offered.done() else "without"
+            raise Broken(f"the flow of job {self.job} did not go on ({seen} a button); said: {self.said}") from None
 
 
 class Watch:
@@ -75,8 +76,10 @@ class Watch:
         ts = f"{self._first}.{next(self._numbers):06}"
         self._threads[ts] = thread or ts
         flow = self._flows.get(channel)
-        if flow is not None and is_broadcast and LAST_WORDS in text and not flow.ended.done():
-            flow.ended.set_result(None)
+        if flow is not None:
+            flow.said.append(text)
+            if is_broadcast and LAST_WORDS in text and not flow.ended.done():
+                flow.ended.set_result(None)
         return ts
 
     def updated(self, channel: str, ts: str, text: str, blocks: Sequence[Any]) -> None:

@@ -17,6 +17,8 @@ from tests.crash.replicas import Replica, Replicas, nursery, replicas
 from tests.crash.world import World, world
 
 REST_SECONDS = 40
+NOT_WRITTEN = "Not done: my database cannot be written now"
+NOT_IN_TIME = "I could not write this down in time"
 
 
 class Ground:
