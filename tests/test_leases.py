@@ -303,3 +303,20 @@ async def test_a_lease_that_could_not_be_given_back_is_given_back_when_the_datab
             while not claimed:
                 claimed = await mine.claim(["a"])
     assert claimed[0].attempts == 0
+
+
+async def test_a_click_that_comes_before_the_last_task_has_ended_is_gone_on_with(mine: SqlLeases) -> None:
+    [first] = await mine.claim(["a"])
+    done = []
+
+    async def second_work() -> None:
+        done.append("second")
+
+    async with LeasedTasks(mine, SilentLog()) as tasks:
+        assert tasks.start(first, asyncio.Event().wait())  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await mine.release([first])
+        [second] = await mine.claim(["a"])
+        assert tasks.start(second, second_work())
+        await tasks.drain()
+    assert done == ["second"]

@@ -67,10 +67,15 @@ class LeasedTasks:
         return self._held.keys()
 
     def start(self, lease: Lease, work: Coroutine[Any, Any, None]) -> bool:
-        """False: this process is at it already."""
-        if lease.name in self._held:
-            work.close()
-            return False
+        """False: this process is at it already.
+
+        A task whose lease was given back, and which has not ended yet, is ended: a click can come faster than that.
+        """
+        if (there := self._held.get(lease.name)) is not None:
+            if there.lease is lease:
+                work.close()
+                return False
+            there.task.cancel()
         task = asyncio.create_task(self._guarded(lease, work), name=lease.name)
         self._held[lease.name] = _Held(lease, task, self._seconds() + LEASE_SECONDS - RENEW_SECONDS)
         return True
@@ -117,7 +122,8 @@ class LeasedTasks:
             self._log.error("work failed", key=lease.name, attempts=lease.attempts + 1, exc_info=error)
             await self._fail(lease)
         finally:
-            self._held.pop(lease.name, None)
+            if (there := self._held.get(lease.name)) is not None and there.lease is lease:
+                del self._held[lease.name]
             self._on_end()
 
     async def _fail(self, lease: Lease) -> None:
