@@ -10,6 +10,7 @@ import pwd
 import socket
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,6 +162,9 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Any:
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         yield SimpleNamespace(write=lambda text: os.write(writing, text), close=lambda: os.close(writing))
+        for thread in threading.enumerate():  # one that still reads would take what the next test types
+            if thread.name == "keyboard":
+                thread.join(10)
 
 
 async def test_lines_come_one_by_one_however_they_arrive(piped: Any) -> None:
